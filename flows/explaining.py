@@ -1,0 +1,21 @@
+"""What a training run would do, step by step, without doing it."""
+
+from datetime import UTC, datetime
+
+from flows.running import Run
+from flows.spec import PipelineSpec
+from flows.training import training_steps
+from tasks.planning import Planned, plan
+from tasks.policy import Journal
+from tasks.storage import Store
+
+
+def explaining(spec: PipelineSpec) -> list[Planned]:
+    """Each step of a training run with this spec: cached, or what makes it run."""
+    planned: list[Planned] = []
+    token = plan.set(planned)
+    try:
+        training_steps(spec, Store(spec.store), Run(id="plan", now=datetime.now(UTC), journal=Journal()))
+    finally:
+        plan.reset(token)
+    return planned

@@ -1,0 +1,156 @@
+"""The composed spec: one YAML file, one flow parameter, one form in Prefect's UI."""
+
+import difflib
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.conv1d import NetworkSpec, ResidualSpec, build_network
+from models.errors import Fault, shortlist
+from models.fit import RECIPES, FitSpec
+from models.scaling import ScalingSpec
+from models.windows import FoldSpec, WindowSpec
+from tasks.ingest.sources import SourceSpec
+from tasks.ingest.timeline import parse_timezone, season_of
+from tasks.promote import GateSpec
+from tasks.validate import score_steps
+
+
+class ForecastSpec(BaseModel):
+    """What batch forecasts start from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    origin: datetime | None = Field(None, description="last stamp a forecast may see; null: the last row with a target")
+
+
+class PipelineSpec(BaseModel):
+    """Everything a pipeline needs to train, validate, promote and forecast."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of this line of models")
+    store: str = Field(description="folder for everything the pipeline makes; relative to the spec's own file")
+    source: SourceSpec
+    season: int | None = Field(None, ge=1, description="steps after which the series repeats; null: by its frequency")
+    folds: FoldSpec
+    scaling: ScalingSpec = ScalingSpec()
+    windows: WindowSpec
+    network: NetworkSpec = ResidualSpec()
+    fit: FitSpec
+    gate: GateSpec = GateSpec()
+    forecast: ForecastSpec = ForecastSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_fit(cls, values: Any) -> Any:
+        """Fill what `fit` leaves out from the recipe of the network."""
+        if not isinstance(values, dict):
+            return values
+        network, fit = values.get("network") or {}, values.get("fit") or {}
+        kind = network.get("kind", "residual") if isinstance(network, dict) else getattr(network, "kind", None)
+        if kind not in RECIPES or not isinstance(fit, dict):
+            return values
+        recipe = dict(RECIPES[kind])
+        if fit.get("epochs") is not None or fit.get("max_steps") is not None:
+            recipe = {name: value for name, value in recipe.items() if name not in ("epochs", "max_steps")}
+        if isinstance(network, dict):
+            values = values | {"network": {"kind": kind} | network}
+        return values | {"fit": recipe | fit}
+
+    @model_validator(mode="after")
+    def _fits_together(self):
+        """What no single section can check, before any task starts."""
+        parse_timezone(self.source.timezone)
+        if self.forecast.origin is not None and self.forecast.origin.tzinfo is None:
+            raise ValueError(
+                f"forecast.origin {self.forecast.origin.isoformat()} has no offset; write it as 2014-12-30T23:30+10:00"
+            )
+        season = self.season or (season_of(self.source.frequency) if self.source.frequency else None)
+        if self.gate.steps and season:
+            allowed = score_steps(self.windows.horizon, season)
+            if self.gate.steps not in allowed:
+                raise ValueError(
+                    f"gate.steps is {self.gate.steps}; with this horizon and season it can be {shortlist(allowed)}"
+                )
+        build_network(self.network, self.source.columns, self.windows, season or 1)
+        return self
+
+
+def load_spec(path: str | Path) -> PipelineSpec:
+    """The spec in a YAML file, its relative paths made absolute from the file's own folder.
+
+    Raises:
+        Fault: there is no such file, it is no YAML, or a key or value in it is not allowed.
+    """
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Fault(f"{path} does not exist. Name a spec, as deployments/demo.yaml.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise Fault(f"{path} can not be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise Fault(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise Fault(f"{path} holds {type(document).__name__}, not a mapping with name, store, source, folds and windows.")
+    return check_spec(resolved(document, path.resolve().parent), str(path))
+
+
+def resolved(document: dict, folder: Path) -> dict:
+    """The document with its paths absolute."""
+    document = dict(document)
+    if isinstance(document.get("store"), str):
+        document["store"] = str((folder / Path(document["store"]).expanduser()).resolve())
+    source = document.get("source")
+    if isinstance(source, dict) and isinstance(source.get("uri"), str):
+        document["source"] = source | {"uri": str((folder / Path(source["uri"]).expanduser()).resolve())}
+    return document
+
+
+def check_spec(document: dict, where: str) -> PipelineSpec:
+    """The spec that a mapping describes.
+
+    Raises:
+        Fault: naming each key that is unknown, missing or out of range, and what is allowed there.
+    """
+    try:
+        return PipelineSpec.model_validate(document)
+    except ValidationError as error:
+        said = [describe_error(fault, document) for fault in error.errors()]
+        raise Fault(f"{where}: " + "; ".join(said[:5]) + ("" if len(said) <= 5 else f"; and {len(said) - 5} more")) from error
+
+
+def describe_error(fault: dict, document: dict) -> str:
+    """One pydantic error as a clause that names the key, what was found and what is allowed."""
+    kinds = ("reference", "residual")
+    place = [str(part) for part in fault["loc"] if not (part in kinds and "network" in fault["loc"])]
+    key = ".".join(place)
+    if fault["type"] == "extra_forbidden":
+        allowed = allowed_keys(place[:-1], document)
+        near = difflib.get_close_matches(place[-1], allowed, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"{key} is no key of this spec{hint}; allowed here: {', '.join(allowed)}"
+    if fault["type"] == "missing":
+        return f"{key} is missing"
+    if fault["type"] == "union_tag_invalid":
+        return f"{key}.kind is {fault['ctx']['tag']!r}; it can be {', '.join(kinds)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    shown = f" ({fault['input']!r} given)" if key and not isinstance(fault["input"], dict) else ""
+    return f"{key}: {message}{shown}" if key else message
+
+
+def allowed_keys(place: list[str], document: dict) -> list[str]:
+    """The keys allowed in the section that `place` leads to."""
+    kind = PipelineSpec
+    for part in place:
+        annotation = kind.model_fields[part].annotation
+        if part == "network":
+            section = document.get("network") or {}
+            members = {member.model_fields["kind"].default: member for member in annotation.__args__}
+            annotation = members.get(section.get("kind"), ResidualSpec)
+        kind = annotation
+    return list(kind.model_fields)

@@ -1,0 +1,101 @@
+"""A trained model as two files: weights as safetensors, everything else as JSON. Nothing in it can execute.
+
+`bundle.json` says what the weights are for: network, windows, columns, season, frequency, scaler, versions. Reading
+a bundle checks both files against each other, so that a model never meets data it was not made for.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from models.conv1d import NetworkSpec, build_network
+from models.errors import Fault
+from models.scaling import Scaler
+from models.windows import Batch, SeriesFacts, WindowSpec
+
+FORMAT = 1
+
+
+class Description(BaseModel):
+    """`bundle.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int
+    network: NetworkSpec
+    windows: WindowSpec
+    series: SeriesFacts
+    scaler: Scaler
+    seeds: tuple[int, ...]
+    trained_on: str  # digest of the windows
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model that can forecast: a description, and the weights of one network a seed."""
+
+    description: Description
+    weights: list[dict[str, torch.Tensor]]
+
+    @cached_property
+    def networks(self) -> list[torch.nn.Module]:
+        about = self.description
+        networks = []
+        for weights in self.weights:
+            network = build_network(about.network, about.series.columns, about.windows, about.series.season)
+            try:
+                network.load_state_dict(weights)
+            except RuntimeError as error:
+                raise Fault(f"The weights do not fit the network that bundle.json describes: {error}") from error
+            networks.append(network.eval())
+        return networks
+
+    @torch.no_grad()
+    def forecast(self, past: torch.Tensor, future: torch.Tensor) -> np.ndarray:
+        """Forecasts (B, H) in scaled space from scaled past (B, L, C) and future (B, H, F): the mean over seeds."""
+        return torch.stack([network(past, future).float() for network in self.networks]).mean(0).numpy()
+
+    def forecast_windows(self, windows: torch.Tensor) -> np.ndarray:
+        """Forecasts (B, H) in scaled space from whole windows (B, L+H, C), whose targets are not looked at."""
+        batch = Batch.split(windows, self.description.windows.lookback, self.description.series.columns)
+        return self.forecast(batch.past, batch.future)
+
+
+def dump_bundle(bundle: Bundle) -> dict[str, bytes]:
+    """The two files of a bundle, by name; the same bundle always gives the same bytes."""
+    flat = {f"{seed}.{name}": value for seed, weights in enumerate(bundle.weights) for name, value in weights.items()}
+    description = json.dumps(bundle.description.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+    return {"weights.safetensors": save_tensors(flat), "bundle.json": description.encode()}
+
+
+def load_bundle(weights: bytes, description: bytes) -> Bundle:
+    """The bundle in these two files.
+
+    Raises:
+        Fault: they are no bundle, one of another format, or not of one another.
+    """
+    try:
+        document = json.loads(description)
+        if document.get("format") != FORMAT:
+            raise Fault(f"The bundle has format {document.get('format')}; this version reads {FORMAT}. Train again.")
+        about = Description.model_validate(document)
+        flat = load_tensors(weights)
+    except (ValidationError, SafetensorError, ValueError, AttributeError) as error:
+        if isinstance(error, Fault):
+            raise
+        raise Fault(f"This is no model bundle: {str(error).splitlines()[0]}. Train again.") from error
+    members: list[dict[str, torch.Tensor]] = [{} for _ in about.seeds]
+    for name, value in flat.items():
+        seed, parameter = name.split(".", 1)
+        if not seed.isdigit() or int(seed) >= len(members):
+            raise Fault(f"The bundle holds weights {name!r} of a seed that bundle.json does not list.")
+        members[int(seed)][parameter] = value
+    return Bundle(about, members)

@@ -1,0 +1,256 @@
+"""The networks. Each maps (past, future) to all steps of the horizon, in scaled space.
+
+Axes in names: B batch, L lookback, H horizon, C channels (target first), F future covariates,
+R rows the convolutions see, J seasonal lags, M lag mixtures.
+"""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from models.errors import Fault
+from models.windows import Columns, WindowSpec
+
+
+class ReferenceSpec(BaseModel):
+    """The net this project began with: one convolution, one step ahead, forecast recursively."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["reference"] = "reference"
+    filters: int = Field(64, ge=1)
+    kernel: int = Field(4, ge=1, description="steps")
+    pool: int = Field(4, ge=1, description="steps")
+    hidden: int = Field(216, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class ResidualSpec(BaseModel):
+    """Dilated residual convolutions that forecast all steps at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["residual"] = "residual"
+    channels: int = Field(32, ge=1)
+    depth: int | None = Field(None, ge=1, description="blocks; null: as many as it takes to see every row")
+    kernel: int = Field(3, ge=1, description="steps; odd, so that a row sits in the middle of what it sees")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    noise: float = Field(0.1, ge=0, description="jitter of the inputs while training, in standard deviations")
+
+
+NetworkSpec = Annotated[ReferenceSpec | ResidualSpec, Field(discriminator="kind")]
+
+
+class ReferenceNet(nn.Module):
+    """Conv1d, ReLU, max-pool, flatten, dense, ReLU, dropout, dense 1; its own forecasts feed the next step."""
+
+    trained_steps = 1
+
+    def __init__(self, spec: ReferenceSpec, columns: Columns, windows: WindowSpec):
+        super().__init__()
+        pooled = (windows.lookback - spec.kernel + 1) // spec.pool
+        if pooled < 1:
+            raise Fault(
+                f"windows.lookback {windows.lookback} is too short for network.kernel {spec.kernel} and network.pool "
+                f"{spec.pool}; it takes {spec.kernel + spec.pool - 1} steps. Use a longer lookback."
+            )
+        if columns.past:
+            raise Fault(
+                f"network.kind 'reference' feeds its own forecasts back and so needs every covariate over the horizon; "
+                f"source.past_covariates has {', '.join(columns.past)}. Move them to source.future_covariates if they "
+                "are known ahead, leave them out, or use network.kind 'residual'."
+            )
+        self.layers = nn.Sequential(
+            nn.Conv1d(columns.num_channels, spec.filters, spec.kernel),
+            nn.ReLU(),
+            nn.MaxPool1d(spec.pool),
+            nn.Flatten(),
+            nn.Linear(spec.filters * pooled, spec.hidden),
+            nn.ReLU(),
+            nn.Dropout(spec.dropout),
+            nn.Linear(spec.hidden, 1),
+        )
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv1d | nn.Linear):  # Keras' defaults, with which the net was published
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, past: Tensor, future: Tensor) -> Tensor:
+        """One step (B, 1) while training; the whole horizon (B, H), step by step, when forecasting."""
+        if self.training:
+            return self.layers(past.transpose(1, 2))
+        return self.recursive(past, future)
+
+    def recursive(self, past: Tensor, future: Tensor) -> Tensor:
+        """Each forecast joins the known covariates of its own step as the newest row of the next window."""
+        steps = []
+        for step in range(future.shape[1]):
+            forecast = self.layers(past.transpose(1, 2))  # (B, 1)
+            steps.append(forecast)
+            row = torch.cat([forecast, future[:, step]], 1)  # (B, C): the target, then the future covariates
+            past = torch.cat([past[:, 1:], row[:, None]], 1)
+        return torch.cat(steps, 1)
+
+
+class ResidualBlock(nn.Module):
+    """Normalise, a dilated gated convolution, dropout of whole channels, a 1x1 convolution, add."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int, dropout: float):
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+        self.wide = nn.Conv1d(channels, 2 * channels, kernel, dilation=dilation, padding="same")
+        self.drop = nn.Dropout1d(dropout)
+        self.mix = nn.Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mix(self.drop(F.glu(self.wide(self.norm(x)), dim=1)))
+
+
+class SeasonalLags(nn.Module):
+    """For every row, the target of like rows whole seasons earlier, weighted by how alike they are.
+
+    Row r looks at rows r - j * season (for a future row, the latest ones that lie before the origin). A lag
+    weighs more the more recent it is and the less its known covariates differ from the row's own: a working day
+    so finds working days. Recency and the weight of each covariate are learned, `mixtures` times over.
+    """
+
+    def __init__(self, num_future: int, lookback: int, horizon: int, season: int, memory: int, mixtures: int = 3):
+        super().__init__()
+        num_lags = (lookback - memory) // season
+        rows = torch.arange(lookback - memory, lookback + horizon)
+        newest = torch.where(rows < lookback, rows, rows - (rows - lookback) // season * season)
+        lags = newest[:, None] - season * torch.arange(1, num_lags + 1)  # (R, J), all within the lookback
+        self.register_buffer("lags", lags, persistent=False)
+        ages = torch.arange(num_lags, dtype=torch.float32)
+        self.recency = nn.Parameter(-ages * torch.tensor([1.0, 0.4, 0.1])[:mixtures, None])  # (M, J)
+        self.distance = nn.Parameter(torch.zeros(mixtures, num_future))  # softplus: 0.7 a standard deviation
+
+    def forward(self, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Lagged targets (B, M, R) and lagged covariates (B, M, R, F), from target (B, L) and known (B, L+H, F)."""
+        lagged_known = known[:, self.lags]  # (B, R, J, F)
+        rows = known[:, -len(self.lags) :, None]  # (B, R, 1, F)
+        apart = (rows - lagged_known).abs()
+        alike = -torch.einsum("brjf,mf->bmrj", apart, F.softplus(self.distance))
+        weights = (alike + self.recency[:, None]).softmax(-1)  # (B, M, R, J)
+        lagged_target = torch.einsum("bmrj,brj->bmr", weights, target[:, self.lags])
+        return lagged_target, torch.einsum("bmrj,brjf->bmrf", weights, lagged_known)
+
+
+class ResidualNet(nn.Module):
+    """A regression with autoregressive errors, trained end to end.
+
+    base:    what like moments one or more seasons ago showed (`SeasonalLags`); without a season, the last value
+    g:       dilated residual convolutions over known channels correct the base, on past rows as on future ones
+    memory:  one linear map carries the past errors (target - base - g) into the horizon
+    forecast = base + g + memory, so the net starts as a weighted seasonal naive and learns what that misses.
+    """
+
+    trained_steps = None  # all of them
+
+    def __init__(self, spec: ResidualSpec, columns: Columns, windows: WindowSpec, season: int):
+        super().__init__()
+        self.lookback, self.horizon = windows.lookback, windows.horizon
+        num_past, num_future = len(columns.past), len(columns.known)
+        self.num_past, self.noise = num_past, spec.noise
+        seasonal = season > 1 and windows.lookback >= 2 * season
+        self.memory = min(season, windows.lookback - season) if seasonal else windows.lookback
+        num_rows = self.memory + windows.horizon
+        self.lags = None
+        inputs = num_future + num_past + 1  # known covariates, masked past covariates, past or future
+        if seasonal:
+            self.lags = SeasonalLags(num_future, windows.lookback, windows.horizon, season, self.memory)
+            inputs += 3 + 3 * num_future  # lagged targets, and how far their covariates lie from the row's own
+            self.blend = nn.Parameter(torch.zeros(3))
+        depth = spec.depth or depth_to_see(num_rows, spec.kernel)
+        self.embed = nn.Conv1d(inputs, spec.channels, 1)
+        self.blocks = nn.Sequential(
+            *[ResidualBlock(spec.channels, spec.kernel, 2**level, spec.dropout) for level in range(depth)]
+        )
+        self.norm = nn.GroupNorm(1, spec.channels)
+        self.head = nn.Conv1d(spec.channels, 1, 1)
+        self.carry = nn.Linear(self.memory, windows.horizon)
+        for layer in (self.head, self.carry):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():  # begin by carrying the last error, fading within about one memory length
+            fade = math.exp(-2 / max(self.memory, 2))
+            self.carry.weight[:, -1] = fade ** torch.arange(1.0, windows.horizon + 1)
+
+    def forward(self, past: Tensor, future: Tensor) -> Tensor:
+        """All steps (B, H) from past (B, L, C) and future (B, H, F)."""
+        target = past[:, :, 0]
+        known = torch.cat([past[:, :, 1 + self.num_past :], future], 1)  # (B, L+H, F)
+        if self.training and self.noise:
+            known = known + self.noise * torch.randn_like(known[:, :1])  # one shift a window
+        base, features = self._base(target, known)
+        is_future = torch.zeros_like(base[:, None])  # (B, 1, R)
+        is_future[:, :, self.memory :] = 1
+        past_covariates = past[:, -self.memory :, 1 : 1 + self.num_past].transpose(1, 2)
+        features += [F.pad(past_covariates, (0, self.horizon)), is_future]
+        g = self.head(self.norm(self.blocks(self.embed(torch.cat(features, 1)))))[:, 0]  # (B, R)
+        errors = target[:, -self.memory :] - base[:, : self.memory] - g[:, : self.memory]
+        return base[:, self.memory :] + g[:, self.memory :] + self.carry(errors)
+
+    def _base(self, target: Tensor, known: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The base (B, R) and the channels the convolutions see, each (B, some, R)."""
+        rows = known[:, -(self.memory + self.horizon) :]  # (B, R, F)
+        channels = rows.transpose(1, 2)
+        if self.lags is None:
+            return target[:, -1:].expand(-1, self.memory + self.horizon), [channels]
+        lagged, lagged_known = self.lags(target, known)
+        base = torch.einsum("bmr,m->br", lagged, self.blend.softmax(0))
+        level = target.mean(1)[:, None, None]
+        shape = lagged - level
+        if self.training and self.noise:
+            shape = shape + 0.5 * self.noise * torch.randn_like(shape[:, :, :1])
+        apart = rows[:, None] - lagged_known  # (B, M, R, F)
+        return base, [channels, shape, apart.permute(0, 1, 3, 2).flatten(1, 2)]
+
+
+def receptive_field(depth: int, kernel: int) -> int:
+    """Rows that one output of `depth` blocks sees, dilations 1, 2, 4, ..."""
+    return 1 + (kernel - 1) * (2**depth - 1)
+
+
+def depth_to_see(num_rows: int, kernel: int) -> int:
+    """The fewest blocks whose receptive field spans `num_rows`; one block if the kernel has a single step."""
+    if kernel == 1:
+        return 1
+    depth = 1
+    while receptive_field(depth, kernel) < num_rows:
+        depth += 1
+    return depth
+
+
+def build_network(
+    spec: ReferenceSpec | ResidualSpec, columns: Columns, windows: WindowSpec, season: int
+) -> ReferenceNet | ResidualNet:
+    """A freshly initialised network for these columns and windows.
+
+    Raises:
+        Fault: the network does not fit the windows or the columns.
+    """
+    if spec.kind == "reference":
+        return ReferenceNet(spec, columns, windows)
+    check_receptive_field(spec, windows, season)
+    return ResidualNet(spec, columns, windows, season)
+
+
+def check_receptive_field(spec: ResidualSpec, windows: WindowSpec, season: int) -> None:
+    """Raises a Fault where the convolutions are even-sized, or too shallow for the rows they are given."""
+    if spec.kernel % 2 == 0:
+        raise Fault(f"network.kernel is {spec.kernel}; a residual net needs an odd one. Use {spec.kernel + 1}.")
+    seasonal = season > 1 and windows.lookback >= 2 * season
+    memory = min(season, windows.lookback - season) if seasonal else windows.lookback
+    if spec.depth is None or spec.kernel == 1:
+        return
+    seen, needed = receptive_field(spec.depth, spec.kernel), memory + windows.horizon
+    if seen < needed:
+        raise Fault(
+            f"Network sees {seen} steps (depth {spec.depth}, kernel {spec.kernel}) but has {needed} rows to read "
+            f"({memory} before the origin, {windows.horizon} after). Use depth={depth_to_see(needed, spec.kernel)}."
+        )

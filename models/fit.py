@@ -1,0 +1,278 @@
+"""The training loop: epochs, validation, checkpoints, and going on from where a killed run stopped."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from models.errors import Fault
+from models.windows import Batch, Blocks, Columns, ShuffledStream, WindowSpec, in_order
+
+
+class FitSpec(BaseModel):
+    """How a network is trained. Fields that are not given come from the network's recipe, `RECIPES`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int | None = Field(None, ge=1, description="passes, or rounds of steps_per_epoch; else give max_steps")
+    max_steps: int | None = Field(None, ge=1, description="optimiser steps in all; else give epochs")
+    steps_per_epoch: int | None = Field(None, ge=1, description="optimiser steps; null: one pass over the windows")
+    batch_size: int = Field(64, ge=1, description="windows")
+    learning_rate: float = Field(4e-3, gt=0)
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    optimizer: Literal["adamw", "rmsprop"] = "adamw"
+    weight_decay: float = Field(0.0, ge=0)
+    loss: Literal["mse", "mae", "huber"] = "mse"
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of a step's gradient; null: as it comes")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the running mean of weights; 0: the weights as they are")
+    keep: Literal["best", "last"] = Field("best", description="which epoch's weights, by validation loss")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="one network each; their forecasts are averaged")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _one_length(self):
+        if (self.epochs is None) == (self.max_steps is None):
+            raise ValueError("give either fit.epochs or fit.max_steps, and not both")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"fit.seeds {list(self.seeds)} repeats a seed; its network would only be trained twice")
+        return self
+
+
+RECIPES = {
+    "reference": {
+        "epochs": 50,
+        "steps_per_epoch": 50,
+        "batch_size": 168,
+        "learning_rate": 1e-3,
+        "optimizer": "rmsprop",
+        "loss": "mse",
+        "keep": "last",
+    },
+    "residual": {
+        "max_steps": 600,
+        "steps_per_epoch": 100,
+        "batch_size": 64,
+        "learning_rate": 4e-3,
+        "schedule": "one_cycle",
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+        "loss": "mae",
+        "clip_norm": 1.0,
+        "average": 0.99,
+        "keep": "best",
+    },
+}
+
+
+@dataclass
+class Checkpoint:
+    """Everything a run needs to go on after `epoch` epochs: tensors, and numbers that fit JSON."""
+
+    epoch: int
+    tensors: dict[str, Tensor]
+    history: list[dict] = field(default_factory=list)  # an entry an epoch: epoch, step, train, validation
+    best_epoch: int = 0
+
+
+@dataclass
+class Fitted:
+    """The kept weights of one network, and how it got there."""
+
+    weights: dict[str, Tensor]
+    history: list[dict]
+    best_epoch: int
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `fit.device` names.
+
+    Raises:
+        Fault: cuda was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Fault("fit.device is 'cuda' but torch sees no CUDA device here. Use 'auto' or 'cpu'.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def loss_of(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss by its name in `FitSpec.loss`."""
+    return {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}[name]
+
+
+def num_steps(spec: FitSpec, num_windows: int) -> tuple[int, int]:
+    """Optimiser steps in all, and in an epoch."""
+    per_epoch = spec.steps_per_epoch or math.ceil(num_windows / spec.batch_size)
+    return (spec.max_steps or spec.epochs * per_epoch), per_epoch
+
+
+class Training:
+    """One network on its way: weights, their running mean, optimiser and schedule, saved and restored as one."""
+
+    def __init__(self, network: nn.Module, spec: FitSpec, total_steps: int, device: torch.device):
+        self.network, self.spec, self.device = network.to(device), spec, device
+        self.mean = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.best = {name: value.clone() for name, value in self.mean.items()}
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        plain = [p for p in network.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        if spec.optimizer == "rmsprop":  # Keras' defaults
+            self.optimizer = torch.optim.RMSprop(groups, lr=spec.learning_rate, alpha=0.9, eps=1e-7)
+        else:
+            self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, 0.98), foreach=True)
+        self.total_steps, self.step = total_steps, 0
+
+    def learn(self, batch: Batch) -> Tensor:
+        """One optimiser step; returns the loss, still on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.spec.learning_rate * self._rate()
+        with autocast(self.spec, self.device):
+            forecast = self.network(batch.past, batch.future)
+        loss = loss_of(self.spec.loss)(forecast.float(), batch.target[:, : forecast.shape[1]])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.spec.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        if self.spec.average:
+            decay = min(self.spec.average, self.step / (self.step + 10))
+            with torch.no_grad():
+                for name, value in self.network.state_dict().items():
+                    self.mean[name].lerp_(value, 1 - decay)
+        return loss.detach()
+
+    def _rate(self) -> float:
+        """Share of the learning rate at this step: flat, or up over a fifth of the run and down along a cosine."""
+        if self.spec.schedule == "constant":
+            return 1.0
+        warm = max(1, self.total_steps // 5)
+        if self.step < warm:
+            return 0.05 + 0.95 * (1 - math.cos(math.pi * self.step / warm)) / 2
+        done = (self.step - warm) / max(1, self.total_steps - warm)
+        return 0.001 + 0.999 * (1 + math.cos(math.pi * done)) / 2
+
+    def weights(self) -> dict[str, Tensor]:
+        """What the network would forecast with now."""
+        return self.mean if self.spec.average else self.network.state_dict()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that changes from step to step, flat, on the CPU."""
+        flat = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        flat |= {f"mean.{name}": value for name, value in self.mean.items()}
+        flat |= {f"best.{name}": value for name, value in self.best.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            flat |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        return {name: value.detach().cpu().contiguous().clone() for name, value in flat.items()}
+
+    def restore(self, checkpoint: Checkpoint, per_epoch: int) -> None:
+        def part(prefix):
+            cut = len(prefix) + 1
+            return {n[cut:]: t.to(self.device) for n, t in checkpoint.tensors.items() if n.startswith(prefix + ".")}
+
+        self.network.load_state_dict(part("network"))
+        self.mean, self.best = part("mean"), part("best")
+        state: dict[int, dict] = {}
+        for name, value in part("optimizer").items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value.cpu() if key == "step" else value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.step = min(checkpoint.epoch * per_epoch, self.total_steps)
+
+
+def autocast(spec: FitSpec, device: torch.device):
+    return torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16")
+
+
+def fit(
+    build: Callable[[], nn.Module],
+    train: Blocks,
+    validation: Blocks,
+    columns: Columns,
+    windows: WindowSpec,
+    spec: FitSpec,
+    seed: int,
+    resume: Checkpoint | None = None,
+    save: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    tell: Callable[[dict], None] = lambda entry: None,
+) -> Fitted:
+    """Train one network and return its kept weights.
+
+    An epoch draws all its randomness from (seed, epoch), so a run resumed at any epoch ends in the weights of
+    an uninterrupted one. `save` receives a checkpoint after every epoch, `tell` its history entry.
+
+    Raises:
+        Fault: the loss is no longer finite. The last checkpoint given to `save` is still good.
+    """
+    device = resolve_device(spec.device)
+    torch.manual_seed(seed)
+    total, per_epoch = num_steps(spec, sum(train.num_windows))
+    run = Training(build(), spec, total, device)
+    done = resume or Checkpoint(epoch=0, tensors={})
+    if resume:
+        run.restore(resume, per_epoch)
+    history, best_epoch = list(done.history), done.best_epoch
+    stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device).batches(run.step)
+    for epoch in range(done.epoch + 1, math.ceil(total / per_epoch) + 1):
+        torch.manual_seed(hash_pair(seed, epoch))
+        losses = learn_epoch(run, stream, min(per_epoch, total - run.step), windows.lookback, columns)
+        check_finite(losses, epoch, run.step, spec)
+        entry = {"epoch": epoch, "step": run.step, "train": losses.mean().item()}
+        entry["validation"] = validation_loss(run, validation, columns, windows)
+        history.append(entry)
+        if not math.isfinite(entry["validation"]):
+            raise diverged("Validation loss", entry["validation"], epoch, run.step, spec)
+        if spec.keep == "last" or entry["validation"] <= min(past["validation"] for past in history):
+            best_epoch, run.best = epoch, {name: value.clone() for name, value in run.weights().items()}
+        save(Checkpoint(epoch, run.tensors(), list(history), best_epoch))
+        tell(entry)
+    weights = {name: value.cpu().contiguous() for name, value in run.best.items()}
+    return Fitted(weights, history, best_epoch)
+
+
+def hash_pair(seed: int, epoch: int) -> int:
+    """A generator seed for one epoch of one run."""
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+def learn_epoch(run: Training, stream, steps: int, lookback: int, columns: Columns) -> Tensor:
+    """The losses (steps,) of one epoch."""
+    run.network.train()
+    return torch.stack([run.learn(Batch.split(next(stream), lookback, columns)) for _ in range(steps)]).cpu()
+
+
+def check_finite(losses: Tensor, epoch: int, last_step: int, spec: FitSpec) -> None:
+    bad = (~torch.isfinite(losses)).nonzero()
+    if len(bad):
+        first = bad[0].item()
+        raise diverged("Loss", losses[first].item(), epoch, last_step - len(losses) + first + 1, spec)
+
+
+def diverged(what: str, value: float, epoch: int, step: int, spec: FitSpec) -> Fault:
+    return Fault(
+        f"{what} became {value} at epoch {epoch}, step {step}; the checkpoint of epoch {epoch - 1} is kept. "
+        f"Lower fit.learning_rate (now {spec.learning_rate:g}) or set fit.clip_norm."
+    )
+
+
+@torch.no_grad()
+def validation_loss(run: Training, blocks: Blocks, columns: Columns, windows: WindowSpec) -> float:
+    """Mean loss over every validation window, of the steps the network is trained on."""
+    kept = {name: value.clone() for name, value in run.network.state_dict().items()}
+    run.network.load_state_dict(run.weights())
+    run.network.eval()
+    steps = run.network.trained_steps or windows.horizon
+    total = count = 0.0
+    for chunk in in_order(blocks, windows.span, 1024):
+        batch = Batch.split(chunk.to(run.device), windows.lookback, columns)
+        with autocast(run.spec, run.device):
+            forecast = run.network(batch.past, batch.future[:, :steps])
+        total += loss_of(run.spec.loss)(forecast.float(), batch.target[:, :steps]).item() * len(chunk)
+        count += len(chunk)
+    run.network.load_state_dict(kept)
+    return total / count

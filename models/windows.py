@@ -1,0 +1,218 @@
+"""Where windows start, which fold they belong to, and how a batch of them is gathered.
+
+A window is `lookback` rows that end at the origin, then `horizon` rows to forecast. A row holds the
+target first, then the past covariates, then the future covariates.
+
+Axes in names: B batch, L lookback, H horizon, C channels of a row, F future covariates.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.errors import Fault
+
+FOLDS = ("train", "validation", "test")
+
+
+class WindowSpec(BaseModel):
+    """How windows are cut from a series."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lookback: int = Field(ge=1, description="steps seen, ending at the origin")
+    horizon: int = Field(ge=1, description="steps forecast")
+    stride: int = Field(1, ge=1, description="steps between origins")
+
+    @property
+    def span(self) -> int:
+        return self.lookback + self.horizon
+
+
+class FoldSpec(BaseModel):
+    """Which steps validate and which test; the steps before them train."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    validation: int = Field(ge=1, description="steps, counted from the end, before the test steps")
+    test: int = Field(ge=1, description="steps, counted from the end")
+
+
+class Columns(BaseModel):
+    """What the channels of a row mean, in their order: target, past covariates, future covariates."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    past: tuple[str, ...] = ()
+    future: tuple[str, ...] = ()
+    calendar: tuple[str, ...] = ()  # future covariates too, each a sine and a cosine of the local clock
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Every channel known over the horizon."""
+        return (*self.future, *(f"{name}_{wave}" for name in self.calendar for wave in ("sin", "cos")))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("target", *self.past, *self.known)
+
+    @property
+    def num_channels(self) -> int:
+        return len(self.names)
+
+
+class SeriesFacts(BaseModel):
+    """What every artifact and model made from one source shares."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: str  # the user's name for it
+    columns: Columns
+    frequency: str  # pandas alias
+    season: int  # steps after which the series repeats; 1: it does not
+    timezone: str  # of the local clock
+
+
+def fold_rows(num_rows: int, folds: FoldSpec, windows: WindowSpec, series_id: str) -> dict[str, range]:
+    """The rows that the windows of each fold may touch, fold by fold.
+
+    Training windows end where validation begins. A validation or test window may look back into
+    the rows before its fold, but every row it is scored on lies inside it.
+
+    Raises:
+        Fault: a fold would be left without a single window.
+    """
+    first_test = num_rows - folds.test
+    first_validation = first_test - folds.validation
+    if folds.validation < windows.horizon or folds.test < windows.horizon or first_validation < windows.span:
+        needed = windows.span + max(folds.validation, windows.horizon) + max(folds.test, windows.horizon)
+        raise Fault(
+            f"{series_id} has {num_rows} steps; lookback {windows.lookback} + horizon {windows.horizon} to train on, "
+            f"validation {folds.validation} and test {folds.test} (each at least one horizon) need {needed}. "
+            "Shorten windows.lookback or windows.horizon, set other folds, or bring more rows."
+        )
+    return {
+        "train": range(first_validation),
+        "validation": range(first_validation - windows.lookback, first_test),
+        "test": range(first_test - windows.lookback, num_rows),
+    }
+
+
+def window_starts(num_rows: int, windows: WindowSpec) -> range:
+    """First rows of the windows that fit, oldest first, aligned so that the newest rows are never dropped."""
+    last = num_rows - windows.span
+    return range(last % windows.stride, last + 1, windows.stride) if last >= 0 else range(0)
+
+
+def gather(rows: torch.Tensor, starts: torch.Tensor, span: int) -> torch.Tensor:
+    """Windows that begin at `starts`, as a new (B, span, C) tensor.
+
+    `rows` is a contiguous (R, C) tensor. One `index_select` over a strided view copies each window as one run
+    of memory, on whichever device `rows` lies.
+    """
+    num_rows, channels = rows.shape
+    flat = torch.as_strided(rows, (num_rows - span + 1, span * channels), (channels, 1), rows.storage_offset())
+    return flat.index_select(0, starts).view(-1, span, channels)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows split into what a network may see and what it is asked for."""
+
+    past: torch.Tensor  # (B, L, C) every channel up to the origin
+    future: torch.Tensor  # (B, H, F) what is known over the horizon
+    target: torch.Tensor  # (B, H)
+
+    @classmethod
+    def split(cls, windows: torch.Tensor, lookback: int, columns: Columns) -> "Batch":
+        first_future = 1 + len(columns.past)
+        return cls(windows[:, :lookback], windows[:, lookback:, first_future:], windows[:, lookback:, 0])
+
+
+class Blocks(Protocol):
+    """Runs of rows from which windows are gathered; a window never spans two of them.
+
+    A block of n windows has exactly `(n - 1) * stride + span` rows.
+    """
+
+    num_windows: Sequence[int]  # of each block
+    stride: int  # rows between the starts of neighbouring windows
+
+    def read(self, block: int) -> torch.Tensor:
+        """The rows of one block as a contiguous float32 (R, C) tensor, first window at row 0."""
+
+
+@dataclass
+class TensorBlocks:
+    """Blocks that already lie in memory."""
+
+    rows: list[torch.Tensor]
+    span: int
+    stride: int = 1
+
+    @property
+    def num_windows(self) -> list[int]:
+        return [(len(rows) - self.span) // self.stride + 1 for rows in self.rows]
+
+    def __post_init__(self):
+        for block, count in enumerate(self.num_windows):
+            self.rows[block] = self.rows[block][: (count - 1) * self.stride + self.span].contiguous()
+
+    def read(self, block: int) -> torch.Tensor:
+        return self.rows[block]
+
+
+def in_order(blocks: Blocks, span: int, batch_size: int) -> Iterator[torch.Tensor]:
+    """Every window once, block by block and oldest first, as (B, span, C) tensors."""
+    for block, count in enumerate(blocks.num_windows):
+        rows = blocks.read(block)
+        for start in range(0, count, batch_size):
+            starts = torch.arange(start, min(start + batch_size, count)) * blocks.stride
+            yield gather(rows, starts.to(rows.device), span)
+
+
+class ShuffledStream:
+    """Endless shuffled passes over all windows, the same for a seed, from any step on.
+
+    A pass takes the blocks in random order, `shuffle_blocks` at a time, and shuffles the windows of
+    those together; a smaller data set is so shuffled as a whole and read once.
+    """
+
+    def __init__(self, blocks: Blocks, span: int, batch_size: int, seed: int, device, shuffle_blocks: int = 8):
+        self.blocks, self.span, self.batch_size, self.seed = blocks, span, batch_size, seed
+        self.device, self.shuffle_blocks = device, shuffle_blocks
+        self._loaded: tuple[tuple[int, ...], torch.Tensor] | None = None
+
+    def batches(self, first_step: int = 0) -> Iterator[torch.Tensor]:
+        """Window tensors (B, span, C) on the device, beginning with the batch of `first_step`."""
+        for step, (group, starts) in enumerate(self._indices()):
+            if step >= first_step:
+                yield gather(self._rows(group), starts.to(self.device), self.span)
+
+    def _indices(self) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+        sizes = np.asarray(self.blocks.num_windows)
+        lengths = (sizes - 1) * self.blocks.stride + self.span
+        pass_number = 0
+        while True:
+            rng = np.random.default_rng((self.seed, pass_number))
+            # Few blocks stay in one order, so that they are read once for all passes.
+            order = np.arange(len(sizes)) if len(sizes) <= self.shuffle_blocks else rng.permutation(len(sizes))
+            for at in range(0, len(order), self.shuffle_blocks):
+                group = order[at : at + self.shuffle_blocks]
+                offsets = np.concatenate([[0], np.cumsum(lengths[group])[:-1]])
+                starts = [o + self.blocks.stride * np.arange(n) for o, n in zip(offsets, sizes[group], strict=True)]
+                shuffled = rng.permutation(np.concatenate(starts))
+                for first in range(0, len(shuffled), self.batch_size):
+                    chosen = shuffled[first : first + self.batch_size]
+                    yield tuple(int(block) for block in group), torch.from_numpy(chosen)
+            pass_number += 1
+
+    def _rows(self, group: tuple[int, ...]) -> torch.Tensor:
+        if self._loaded is None or self._loaded[0] != group:
+            self._loaded = None  # let the old rows go before the new ones are read
+            self._loaded = (group, torch.cat([self.blocks.read(block) for block in group]).to(self.device))
+        return self._loaded[1]

@@ -1,0 +1,97 @@
+"""The figures of a report, drawn with matplotlib's object interface: no global state, no screen."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK, NEW, NAIVE, LIVE = "#1f2933", "#0b6e99", "#b0b7bf", "#d98324"
+COLOURS = {"new model": NEW, "seasonal naive": NAIVE, "live model": LIVE}
+
+
+def plain(axes: Axes) -> Axes:
+    """Axes with no more lines than they need."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9)
+    return axes
+
+
+def draw_examples(examples: Sequence[dict], unit: str) -> Figure:
+    """Truth, forecast and seasonal naive from a good, a median and the worst origin, one below the other."""
+    figure = Figure(figsize=(10, 2.7 * len(examples)), layout="constrained")
+    for axes, example in zip(np.atleast_1d(figure.subplots(len(examples), 1)), examples, strict=True):
+        stamps = pd.DatetimeIndex([pd.Timestamp(stamp).tz_localize(None) for stamp in example["stamps"]])
+        step = stamps[1] - stamps[0] if len(stamps) > 1 else pd.Timedelta(days=1)
+        before = [stamps[0] - step * k for k in range(len(example["before"]), 0, -1)]
+        plain(axes)
+        truth = [*example["before"], *example["truth"]]
+        axes.plot([*before, *stamps], truth, color=INK, linewidth=1.3, label="truth")
+        axes.plot(stamps, example["naive"], color=NAIVE, linewidth=1.3, label="seasonal naive")
+        axes.plot(stamps, example["forecast"], color=NEW, linewidth=2, label="forecast")
+        axes.axvline(stamps[0] - step / 2, color=INK, linewidth=0.8, linestyle=":")
+        titles = {"good": "A good one (better than 9 in 10)", "median": "A typical one", "worst": "The worst of all"}
+        where = f"{example['series_id']}, from {stamps[0]:%a %d %b %Y %H:%M}, MAE {example['mae']:.3g}"
+        axes.set_title(f"{titles[example['name']]}: {where}", loc="left", fontsize=10, color=INK)
+        axes.set_ylabel(unit, color=INK)
+        locator = AutoDateLocator(maxticks=10)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.margins(x=0.01)
+    figure.axes[0].legend(loc="upper left", frameon=False, fontsize=9, ncols=3)
+    return figure
+
+
+def draw_by_step(curves: dict[str, Sequence[float]], unit: str) -> Figure:
+    """Mean absolute error at each step of the horizon, a line a model."""
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = plain(figure.subplots())
+    for name, curve in curves.items():
+        marker = "o" if len(curve) == 1 else None
+        steps = np.arange(1, len(curve) + 1)
+        axes.plot(steps, curve, color=COLOURS[name], linewidth=2, label=name, marker=marker)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("step", color=INK)
+    axes.set_ylabel(f"MAE, {unit}", color=INK)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def draw_by_hour(hours: Sequence[dict], unit: str) -> Figure:
+    """Mean residual and mean absolute error of the new model by local hour of the forecast step."""
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = plain(figure.subplots())
+    clock = [row["hour"] for row in hours]
+    axes.bar(clock, [row["mae"] for row in hours], color="#cfe3ec", label="MAE")
+    axes.plot(clock, [row["bias"] for row in hours], color=NEW, linewidth=2, marker="o", markersize=3, label="mean residual")
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("local hour", color=INK)
+    axes.set_ylabel(f"forecast - truth, {unit}", color=INK)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def draw_losses(history: Sequence[dict]) -> Figure:
+    """Training and validation loss by epoch, a pair of lines a seed; a dot marks the kept epoch."""
+    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    axes = plain(figure.subplots())
+    for number, one in enumerate(history):
+        epochs = [entry["epoch"] for entry in one["epochs"]]
+        validation = [entry["validation"] for entry in one["epochs"]]
+        labels = ("training", "validation", "kept weights") if number == 0 else (None, None, None)
+        axes.plot(epochs, [entry["train"] for entry in one["epochs"]], color=NAIVE, linewidth=1.5, label=labels[0])
+        axes.plot(epochs, validation, color=NEW, linewidth=1.5, label=labels[1])
+        best = one["best_epoch"]
+        axes.plot(best, validation[best - 1], "o", color=INK, markersize=5, label=labels[2])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch", color=INK)
+    axes.set_ylabel("loss, scaled", color=INK)
+    axes.legend(frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,95 @@
+"""What a run would do, and why, without doing it: steps are asked in turn whether the store has their answer.
+
+While a plan is being made, a step that is cached returns its receipt and one that is not returns `Unknown`, so that
+the flow itself, not a copy of it, lays out the plan.
+"""
+
+from contextvars import ContextVar
+from typing import Any
+
+from pydantic import BaseModel
+
+REASONS = 4  # changes named for one step at most
+
+
+class Planned(BaseModel):
+    """What a run would do with one step."""
+
+    step: str
+    cached: bool
+    because: str
+
+
+class Unknown:
+    """The receipt of a step that has yet to run; whatever is read off it is as unknown."""
+
+    def __init__(self, step: str):
+        self.step = step
+
+    def __getattr__(self, name: str) -> "Unknown":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Unknown(self.step)
+
+
+plan: ContextVar[list[Planned] | None] = ContextVar("plan", default=None)
+
+
+def unknown_steps(value: Any) -> list[str]:
+    """The steps whose receipts a value waits for."""
+    if isinstance(value, Unknown):
+        return [value.step]
+    if isinstance(value, dict):
+        return [step for item in value.values() for step in unknown_steps(item)]
+    if isinstance(value, list | tuple):
+        return [step for item in value for step in unknown_steps(item)]
+    return []
+
+
+def why(made_from: dict[str, Any], manifests: list[dict], waits_for: list[str]) -> str:
+    """What changed since the most similar artifact of the same step, or that there is none, or that it was damaged."""
+    wanted = flatten(made_from)
+    if not manifests:
+        return "it never ran in this store"
+    changes = min((differences(flatten(one["made_from"]), wanted) for one in reversed(manifests)), key=len)
+    upstream = [f"{step} will run" for step in dict.fromkeys(waits_for)]
+    if not changes and not upstream:
+        return "its stored artifact is gone or damaged"
+    said = changes[:REASONS] + ([f"{len(changes) - REASONS} more changes"] if len(changes) > REASONS else [])
+    return ", ".join(upstream + said)
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by dots."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat |= flatten(item, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Each changed ingredient in the words of a reader: a setting, source bytes, code, a library, an input."""
+    changed = [name for name in (*now, *before) if before.get(name) != now.get(name)]
+    changed = [name for name in dict.fromkeys(changed) if not isinstance(now.get(name), Unknown)]
+    return [describe_change(name, before.get(name), now.get(name)) for name in changed]
+
+
+def describe_change(name: str, before: Any, now: Any) -> str:
+    room, _, rest = name.partition(".")
+    if room == "code":
+        return f"code of {rest}"
+    if room == "libraries":
+        return f"{rest} {before} -> {now}"
+    if rest == "file":
+        return "source bytes"
+    if (isinstance(now, str) and len(now) == 64) or (isinstance(before, str) and len(before) == 64):
+        return f"another {rest}"  # a receipt's digest tells a reader nothing
+    return f"{rest} {shown(before)} -> {shown(now)}"
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(shown(item) for item in value)}]"
+    return "null" if value is None else str(value)

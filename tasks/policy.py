@@ -1,0 +1,270 @@
+"""How steps are keyed, cached and retried, and how a step becomes a Prefect task.
+
+A step's cache key is made of its name, the digests of the receipts and the slice of the spec it is given, the
+project source it reaches and the versions of the libraries that shape its output. Whatever can not be keyed stops
+the run. A stored result is believed only while the artifact it names is whole.
+"""
+
+import ast
+import errno
+import hashlib
+import importlib.util
+import inspect
+import json
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, update_wrapper
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.context import TaskRunContext
+from prefect.results import ResultStore
+from prefect.transactions import IsolationLevel
+from pydantic import BaseModel
+
+from models.errors import Fault
+from tasks.lease import LeasedLocks
+from tasks.planning import Planned, Unknown, plan, unknown_steps, why
+from tasks.storage import Call, Receipt, Store
+
+ROOMS = ("flows", "tasks", "models")
+# They decide when a step runs and how that looks, never what it makes.
+SHAPE_NOTHING = ("tasks/policy.py", "tasks/lease.py", "tasks/planning.py", "tasks/progress.py", "models/errors.py")
+
+
+class Unkeyable(TypeError):
+    """An argument of a cached step has no content that a key could be made of. A programmer's mistake."""
+
+
+class StepState(BaseModel):
+    """How one step of a run ended."""
+
+    step: str
+    state: str  # Prefect's name for it: Completed, Cached, Failed, ...
+    seconds: float
+
+
+class Journal:
+    """The steps of one run, in the order in which they ended, told to whoever listens."""
+
+    def __init__(self, listen: Callable[[StepState], None] = lambda entry: None):
+        self.entries: list[StepState] = []
+        self.listen = listen
+
+    def note(self, entry: StepState) -> None:
+        self.entries.append(entry)
+        self.listen(entry)
+
+
+journal: ContextVar[Journal | None] = ContextVar("journal", default=None)
+
+
+@dataclass
+class ByContent(CachePolicy):
+    """A key that was made before the task run began, so that Prefect has nothing to fail at in silence."""
+
+    call: Call | None = None
+
+    def compute_key(self, task_ctx, inputs, flow_parameters, **kwargs) -> str:
+        return f"{self.call.step}-{self.call.key}"
+
+
+def this_call() -> Call:
+    """The key of the step that is running, and what it was made from."""
+    return TaskRunContext.get().task.cache_policy.call
+
+
+class Step:
+    """A Prefect task whose key, results and locks belong to the store it is called with.
+
+    Calling it runs the task and returns its receipt, or raises what the task raised.
+    """
+
+    def __init__(self, function: Callable, libraries: tuple[str, ...], cached: bool, options: dict[str, Any]):
+        update_wrapper(self, function)
+        self.name, self.libraries, self.cached = function.__name__, libraries, cached
+        self.signature = inspect.signature(function)
+        self.task = Task(
+            function, name=self.name, persist_result=cached, result_serializer="json", cache_policy=NO_CACHE, **options
+        )
+
+    def __call__(self, *args, label: str | None = None, **kwargs) -> Any:
+        arguments = self.signature.bind(*args, **kwargs).arguments
+        label, begun = label or self.name, time.monotonic()
+        if (planned := plan.get()) is not None:
+            return self.planned(label, arguments, planned)
+        task = self.task.with_options(name=label)
+        if self.cached:
+            store, call = arguments["store"], self.call(arguments)
+            task = self.bound(store, call, label)
+            evict_if_damaged(store, call)
+        state = task(**arguments, return_state=True)
+        entry = StepState(step=label, state=state.name, seconds=round(time.monotonic() - begun, 3))
+        if (book := journal.get()) is not None:
+            book.note(entry)
+        return state.result()
+
+    def planned(self, label: str, arguments: dict[str, Any], planned: list[Planned]) -> Any:
+        """The stored receipt, or an `Unknown` where the step would run; either way the plan says so."""
+        waits_for = unknown_steps(list(arguments.values()))
+        if not self.cached:
+            planned.append(Planned(step=label, cached=False, because="it runs every time"))
+            return Unknown(label)
+        store, call = arguments["store"], None if waits_for else self.call(arguments)
+        if call and self.is_cached(store, call):
+            planned.append(Planned(step=label, cached=True, because=""))
+            return stored_result(store, call)
+        made_from = call.made_from if call else self.made_from(arguments)
+        because = why(made_from, store.manifests(self.name), waits_for)
+        planned.append(Planned(step=label, cached=False, because=because))
+        return Unknown(label)
+
+    def bound(self, store: Store, call: Call, label: str) -> Task:
+        policy = ByContent(call=call).configure(
+            isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=LeasedLocks(store.locks)
+        )
+        return self.task.with_options(name=label, cache_policy=policy, result_storage=store.results.absolute())
+
+    def call(self, arguments: dict[str, Any]) -> Call:
+        """The key of a call with these arguments, and everything it was made from.
+
+        Raises:
+            Unkeyable: an argument is neither plain JSON, nor a spec, nor a receipt.
+        """
+        made_from = self.made_from(arguments)
+        blob = json.dumps(made_from, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return Call(step=self.name, key=hashlib.sha256(blob.encode()).hexdigest()[:32], made_from=made_from)
+
+    def made_from(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "step": self.name,
+            "inputs": {name: identity(value) for name, value in arguments.items() if name != "store"},
+            "code": source_reached(inspect.getsourcefile(self.__wrapped__)),
+            "libraries": {library: version(library) for library in self.libraries},
+        }
+
+    def is_cached(self, store: Store, call: Call) -> bool:
+        """Whether a call would be answered from the store."""
+        return store.whole(call.step, call.key) and stored_result(store, call) is not None
+
+
+def step(
+    *, libraries: tuple[str, ...] = (), cached: bool = True, retries: int = 3, delays: tuple[float, ...] = (2, 8, 30)
+) -> Callable[[Callable], Step]:
+    """Make a function a step: cached by content, retried only for what may pass, with backoff and jitter."""
+    options = {
+        "retries": retries,
+        "retry_delay_seconds": list(delays[:retries]),
+        "retry_jitter_factor": 0.5,
+        "retry_condition_fn": is_transient,
+    }
+    return lambda function: Step(function, libraries, cached, options)
+
+
+def is_transient(task, task_run, state) -> bool:
+    """Retry what may pass next time; bad data and bad specs never will."""
+    try:
+        state.result()
+    except Exception as error:
+        return may_pass(error)
+    return False
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same call could succeed a little later: lost connections, time-outs, busy files, a full GPU."""
+    if isinstance(error, Fault):
+        return False
+    if type(error).__name__ in ("OutOfMemoryError", "CommitFailedError"):  # torch's on a shared GPU, Delta Lake's
+        return True
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)
+    return isinstance(error, OSError) and error.errno not in final
+
+
+def identity(value: Any) -> Any:
+    """What of an argument counts for a key."""
+    if isinstance(value, Unknown):  # only while planning
+        return value
+    if hasattr(value, "cache_identity"):
+        return value.cache_identity()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {str(name): identity(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [identity(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise Unkeyable(f"A step was given a {type(value).__name__}; pass a spec, a receipt or plain JSON values.")
+
+
+@cache
+def source_reached(file: str) -> dict[str, str]:
+    """SHA-256 of every project file that a file imports, directly or through others, itself included."""
+    root = Path(__file__).parent.parent
+    found: dict[str, str] = {}
+    waiting = [Path(file)]
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        if name in found or name in SHAPE_NOTHING:
+            continue
+        source = path.read_bytes()
+        found[name] = hashlib.sha256(source).hexdigest()
+        waiting += [Path(origin) for module in imported(source) if (origin := project_file(module))]
+    return dict(sorted(found.items()))
+
+
+def imported(source: bytes) -> set[str]:
+    """Every dotted name that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def project_file(module: str) -> str | None:
+    """The file of a project module, or None for anything else."""
+    if module.split(".")[0] not in ROOMS:
+        return None
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # a name inside a module
+        return None
+    return found.origin if found and found.origin and not found.origin.endswith("__init__.py") else None
+
+
+def stored_result(store: Store, call: Call) -> Receipt | None:
+    """What Prefect stored for a call, or None where that is absent, unreadable or names another artifact."""
+    key = f"{call.step}-{call.key}"
+    results = ResultStore(result_storage=None).model_copy(update={"result_storage": local(store)})
+    try:
+        receipt = results.read(key).result
+    except Exception:  # whatever is wrong with a record, the answer is to make it again
+        return None
+    manifest = store.manifest(call.step, call.key)
+    same = isinstance(receipt, Receipt) and manifest and receipt.model_dump(mode="json") == manifest["receipt"]
+    return receipt if same else None
+
+
+def local(store: Store):
+    from prefect.filesystems import LocalFileSystem
+
+    return LocalFileSystem(basepath=str(store.results.absolute()))
+
+
+def evict_if_damaged(store: Store, call: Call) -> None:
+    """Forget a stored result unless it can be read and its artifact is whole, so that the step runs again."""
+    record = store.results / f"{call.step}-{call.key}"
+    if record.exists() and not (store.whole(call.step, call.key) and stored_result(store, call)):
+        record.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""Move the live pointer to a model that beats its rivals, or say why not. Never cached: it changes the world."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.errors import Fault
+from tasks.lease import LeasedLocks
+from tasks.policy import step
+from tasks.storage import Store
+from tasks.train import Model
+from tasks.validate import Scores
+
+
+class GateSpec(BaseModel):
+    """What a new model has to be better at than the live model and seasonal naive."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: Literal["mae", "rmse", "mase"] = "mae"
+    steps: int | None = Field(None, ge=1, description="scored over the first so many steps; null: the horizon")
+    fold: Literal["validation", "test"] = Field("validation", description="the test fold is best left for the last word")
+
+
+class Live(BaseModel):
+    """The live pointer of a pipeline."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Model
+    previous: Model | None  # the model it took the place of
+    promoted_at: datetime
+    run_id: str
+
+
+class Promotion(BaseModel):
+    """Whether a new model passes the gate and so goes live, and the sentence that says why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    promoted: bool
+    reason: str
+
+
+def read_live(store: Store, name: str) -> Live | None:
+    """The live pointer of a pipeline, None before its first promotion."""
+    document = store.document("live", f"{name}.json")
+    return Live.model_validate(document) if document else None
+
+
+@step(cached=False)
+def promote(
+    name: str,
+    model: Model,
+    new: Scores,
+    rivals: dict[str, Scores],
+    gate: GateSpec,
+    seen: Live | None,
+    run_id: str,
+    now: datetime,
+    store: Store,
+) -> Promotion:
+    """Make the model live if it passes the gate; `seen` is the live pointer that its rivals were chosen by.
+
+    Raises:
+        Fault: another run has moved the pointer meanwhile.
+    """
+    if seen and seen.model.digest == model.digest:
+        return Promotion(
+            promoted=False, reason=f"Model {short(model)} is live already, since {seen.promoted_at:%Y-%m-%d %H:%M} UTC."
+        )
+    verdict = judge(model, new, rivals, gate)
+    if not verdict.promoted:
+        return verdict
+    locks, holder = LeasedLocks(store.locks), f"{run_id}-promote"
+    locks.acquire_lock(f"live-{name}", holder)
+    try:
+        current = read_live(store, name)
+        if (current and current.model.digest) != (seen and seen.model.digest):
+            raise Fault(f"Another run made {short(current.model)} live while this one validated. Run train again.")
+        live = Live(model=model, previous=seen.model if seen else None, promoted_at=now, run_id=run_id)
+        store.put_document(live.model_dump(mode="json"), "live", f"{name}.json")
+    finally:
+        locks.release_lock(f"live-{name}", holder)
+    return verdict
+
+
+def judge(model: Model, new: Scores, rivals: dict[str, Scores], gate: GateSpec) -> Promotion:
+    """Whether the new model has a lower error than every rival, on the same origins."""
+    steps = str(gate.steps or model.windows.horizon)
+    if steps not in new.scores[gate.fold]:
+        raise Fault(f"gate.steps is {steps}; scores are made for {', '.join(new.scores[gate.fold])} steps. Use one of them.")
+    metric = f"{gate.metric.upper()} over {steps} steps on {gate.fold}"
+    own = new.scores[gate.fold][steps][gate.metric]
+    against = {name: scores.scores[gate.fold][steps][gate.metric] for name, scores in rivals.items()}
+    said = ", ".join(f"{name} {value:.4g}" for name, value in against.items())
+    passed = all(own < value for value in against.values())
+    if passed:
+        return Promotion(promoted=True, reason=f"Model {short(model)} promoted: {metric} {own:.4g}, {said}.")
+    stays = "The previous model stays live." if "live model" in against else "No model is live yet."
+    return Promotion(promoted=False, reason=f"Model {short(model)} not promoted: {metric} {own:.4g}, {said}. {stays}")
+
+
+def short(model: Model) -> str:
+    return model.digest[:8]

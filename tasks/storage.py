@@ -1,0 +1,239 @@
+"""The store: artifacts, receipts and small JSON documents. The only code that opens files.
+
+An artifact is a folder `<store>/<step>/<key>/` whose `manifest.json`, written last, makes it real: it names every
+file with its size and SHA-256, what the artifact was made from, and the receipt its task returned. A folder without
+a manifest is the remains of a killed run and is cleared away by the next one that wants its place.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from models.errors import Fault
+
+MANIFEST = "manifest.json"
+
+
+class Receipt(BaseModel):
+    """What a task hands to the next one: where its artifact lies and the digest of what is in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: str
+    key: str  # what it was made from; with `step`, its place in the store
+    digest: str  # SHA-256 over the names, sizes and digests of its files
+
+    def cache_identity(self) -> str:
+        """Only the content counts: the same bytes made elsewhere, or by other code, are the same input."""
+        return self.digest
+
+
+R = TypeVar("R", bound=Receipt)
+
+
+class Call(BaseModel):
+    """One call of a step: its cache key and what the key was made from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: str
+    key: str
+    made_from: dict[str, Any]
+
+
+class Draft:
+    """An artifact being written; real only after `commit`."""
+
+    def __init__(self, folder: Path, call: Call):
+        self.folder, self.call = folder, call
+        self.committed = False
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        pq.write_table(table, self.path(name), compression="zstd", write_page_checksum=True)
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        self.path(name).write_bytes(content)
+
+    def write_json(self, name: str, document: BaseModel | dict | list) -> None:
+        self.write_bytes(name, to_json(document))
+
+    def commit(self, kind: type[R], **facts) -> R:
+        """Flush every file, write the manifest last, and return the receipt."""
+        files = {path.name: describe(path) for path in sorted(self.folder.iterdir())}
+        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        receipt = kind(step=self.call.step, key=self.call.key, digest=digest, **facts)
+        manifest = {
+            "format": 1,
+            "files": files,
+            "made_from": self.call.made_from,
+            "receipt": receipt.model_dump(mode="json"),
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_atomically(self.folder / MANIFEST, to_json(manifest))
+        self.committed = True
+        return receipt
+
+
+class Store:
+    """One folder that holds everything a pipeline made."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+
+    @property
+    def results(self) -> Path:
+        """Where Prefect keeps what tasks returned."""
+        return self.root / "results"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "locks"
+
+    @property
+    def forecasts(self) -> str:
+        """The Delta Lake table of all forecasts."""
+        return str(self.root / "forecasts")
+
+    def folder(self, step: str, key: str) -> Path:
+        return self.root / step / key
+
+    def file(self, receipt: Receipt, name: str) -> Path:
+        return self.folder(receipt.step, receipt.key) / name
+
+    def read_json(self, receipt: Receipt, name: str) -> Any:
+        return json.loads(self.file(receipt, name).read_bytes())
+
+    @contextmanager
+    def draft(self, call: Call) -> Iterator[Draft]:
+        """A folder to write an artifact into; gone again unless the body commits.
+
+        Raises:
+            Fault: the store can not be written, or is full.
+        """
+        folder = self.folder(call.step, call.key)
+        draft = Draft(folder, call)
+        try:
+            with speaking_of(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True, exist_ok=True)
+                yield draft
+        finally:
+            if not draft.committed:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def manifest(self, step: str, key: str) -> dict | None:
+        """The manifest of an artifact, or None if there is none that can be read."""
+        try:
+            return json.loads((self.folder(step, key) / MANIFEST).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def manifests(self, step: str) -> list[dict]:
+        """The manifests of every artifact that a step has made here."""
+        folder = self.root / step
+        keys = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        return [manifest for key in keys if (manifest := self.manifest(step, key))]
+
+    def whole(self, step: str, key: str) -> bool:
+        """Whether an artifact is there with every byte it was committed with."""
+        manifest = self.manifest(step, key)
+        if manifest is None:
+            return False
+        folder = self.folder(step, key)
+        try:
+            return all(describe(folder / name) == facts for name, facts in manifest["files"].items())
+        except (OSError, KeyError, AttributeError):
+            return False
+
+    def document(self, *parts: str) -> dict | None:
+        """A small JSON document kept beside the artifacts, such as the live pointer; None if there is none."""
+        path = self.root.joinpath(*parts)
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_bytes())
+        except ValueError as fault:
+            raise Fault(f"{path} is not JSON ({fault}). Restore it, or delete it to start without it.") from fault
+
+    def put_document(self, document: dict, *parts: str) -> Path:
+        """Replace a small JSON document; a reader sees the old one or the new one, never a part."""
+        return self.put_file(to_json(document), *parts)
+
+    def put_file(self, content: bytes, *parts: str) -> Path:
+        """Replace a small file; a reader sees the old one or the new one, never a part."""
+        path = self.root.joinpath(*parts)
+        with speaking_of(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+        return path
+
+    def check_writable(self) -> None:
+        """Raises a Fault where nothing can be written, before any task starts."""
+        probe = self.root / f".probe-{uuid4().hex}"
+        with speaking_of(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+
+
+@contextmanager
+def speaking_of(path: Path) -> Iterator[None]:
+    """Turn the faults of a disk that no retry will mend into one sentence that names the path."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "The disk is full",
+            errno.EDQUOT: "The disk quota is used up",
+            errno.EACCES: "This user may not write there",
+            errno.EPERM: "This user may not write there",
+            errno.EROFS: "The file system is read-only",
+            errno.ENOTDIR: "A file stands where a folder is needed",
+            errno.EEXIST: "A file stands where a folder is needed",
+        }
+        if error.errno not in reasons:
+            raise
+        raise Fault(
+            f"Can not write {path}: {reasons[error.errno].lower()}. Nothing half-written was kept. "
+            "Make room or set another store."
+        ) from error
+
+
+def to_json(document: BaseModel | dict | list) -> bytes:
+    if isinstance(document, BaseModel):
+        document = document.model_dump(mode="json")
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a small file through a temporary one beside it, flushed to disk before it takes the name."""
+    temporary = path.with_name(f".{path.name}-{uuid4().hex}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""Train one network a seed on the windows, with a checkpoint after every epoch, and store the bundle."""
+
+import json
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from models.bundle import FORMAT, Bundle, Description, dump_bundle, load_bundle
+from models.conv1d import NetworkSpec, build_network
+from models.fit import Checkpoint, FitSpec, Fitted, fit, num_steps
+from models.scaling import Scaler
+from models.windows import SeriesFacts, WindowSpec
+from tasks.policy import step, this_call
+from tasks.progress import progress, say
+from tasks.storage import Receipt, Store, speaking_of, write_atomically
+from tasks.windows import WindowFile, Windows
+
+
+class Model(Receipt):
+    """`weights.safetensors` and `bundle.json`, and the `history.json` of how they were learned."""
+
+    num_parameters: int
+    windows: WindowSpec
+    facts: SeriesFacts
+
+
+@step(libraries=("numpy", "pyarrow", "safetensors", "torch"))
+def train(windows: Windows, network: NetworkSpec, fit: FitSpec, store: Store) -> Model:
+    """Fit the network and store its bundle."""
+    call = this_call()
+    checkpoints = store.folder("checkpoints", call.key)
+    fitted = fit_seeds(windows, network, fit, store, checkpoints)
+    scaler = Scaler.model_validate(store.read_json(windows, "scaler.json"))
+    bundle = Bundle(describe_bundle(windows, network, fit, scaler), [one.weights for one in fitted])
+    with store.draft(call) as draft:
+        for name, content in dump_bundle(bundle).items():
+            draft.write_bytes(name, content)
+        draft.write_json("history.json", history_of(fit, fitted))
+        size = sum(value.numel() for value in bundle.weights[0].values())
+        model = draft.commit(Model, num_parameters=size, windows=windows.windows, facts=windows.facts)
+    forget(checkpoints)
+    return model
+
+
+def fit_seeds(windows: Windows, network: NetworkSpec, spec: FitSpec, store: Store, checkpoints: Path) -> list[Fitted]:
+    """One fitted network a seed, each going on from its checkpoint if a killed run left one."""
+    file = WindowFile(store.file(windows, "windows.parquet"))
+    training, validation = file.fold("train"), file.fold("validation")
+    build = partial(build_network, network, windows.facts.columns, windows.windows, windows.facts.season)
+    total, per_epoch = num_steps(spec, sum(training.num_windows))
+    epochs = -(-total // per_epoch)
+    fitted = []
+    for seed in spec.seeds:
+        path = checkpoints / f"seed-{seed}.safetensors"
+        resume = load_checkpoint(path)
+        if resume:
+            say(f"seed {seed}: going on after epoch {resume.epoch} of {epochs}")
+        with progress(f"seed {seed} epoch", epochs) as bar:
+            bar.advance(resume.epoch if resume else 0)
+            fitted.append(
+                fit(
+                    build,
+                    training,
+                    validation,
+                    windows.facts.columns,
+                    windows.windows,
+                    spec,
+                    seed,
+                    resume,
+                    save=partial(save_checkpoint, path),
+                    tell=lambda entry, bar=bar: bar.advance(1, losses(entry)),
+                )  # fmt: skip
+            )
+    return fitted
+
+
+def losses(entry: dict) -> str:
+    return f"train {entry['train']:.4f}, validation {entry['validation']:.4f}"
+
+
+def describe_bundle(windows: Windows, network: NetworkSpec, spec: FitSpec, scaler: Scaler) -> Description:
+    return Description(
+        format=FORMAT, network=network, windows=windows.windows, series=windows.facts, scaler=scaler, seeds=spec.seeds,
+        trained_on=windows.digest, versions={name: version(name) for name in ("numpy", "safetensors", "torch")},
+    )  # fmt: skip
+
+
+def history_of(spec: FitSpec, fitted: list[Fitted]) -> list[dict]:
+    """The loss curves, a seed each."""
+    pairs = zip(spec.seeds, fitted, strict=True)
+    return [{"seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint file; a kill leaves the old one or the new one."""
+    from safetensors.torch import save
+
+    about = {"epoch": checkpoint.epoch, "history": checkpoint.history, "best_epoch": checkpoint.best_epoch}
+    with speaking_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save(checkpoint.tensors, {"checkpoint": json.dumps(about)}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint | None:
+    """The checkpoint in a file, or None where there is none, or none that can be read: training then begins anew."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["checkpoint"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        say(f"{path.name} can not be read ({error}); training begins anew")
+        return None
+    return Checkpoint(about["epoch"], tensors, about["history"], about["best_epoch"])
+
+
+def forget(checkpoints: Path) -> None:
+    """Remove the checkpoints of a training that is done."""
+    for path in checkpoints.glob("*.safetensors"):
+        path.unlink()
+    if checkpoints.is_dir():
+        checkpoints.rmdir()
+
+
+def read_bundle(store: Store, model: Model) -> Bundle:
+    """The model that a receipt names.
+
+    Raises:
+        Fault: its files are no bundle.
+    """
+    weights, description = (store.file(model, name).read_bytes() for name in ("weights.safetensors", "bundle.json"))
+    return load_bundle(weights, description)
