@@ -34,7 +34,7 @@ class Trained(BaseModel):
     model: str  # digest
     promoted: bool
     reason: str
-    scores: dict[str, dict[str, dict[str, dict[str, float]]] | None]  # new, live, naive -> fold -> steps -> metric
+    scores: dict[str, dict[str, dict[str, dict[str, float | None]]] | None]  # new, live, naive -> fold -> steps -> metric
     report: str
     forecast_table: str
     seconds: float
@@ -57,11 +57,13 @@ def training(spec: PipelineSpec) -> Trained:
         model, scores, promotion, page = training_steps(spec, store, run)
         path = publish_report(spec.name, page, store)
         show_scores(spec.name, scores, path, promotion.reason)
-        return Trained(
+        trained = Trained(
             name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, promoted=promotion.promoted,
             reason=promotion.reason, scores={who: own.scores if own else None for who, own in scores.items()},
             report=str(path), forecast_table=store.forecasts, seconds=run.seconds,
         )  # fmt: skip
+        store.put_document(trained.model_dump(mode="json"), "runs", f"{spec.name}.json")
+        return trained
 
 
 def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:

@@ -26,21 +26,22 @@ class StepErrors:
         self.squared += np.square(error).sum(0)
 
 
-def score(series: list[StepErrors], steps: int) -> dict[str, float]:
+def score(series: list[StepErrors], steps: int) -> dict[str, float | None]:
     """MAE and RMSE over the first `steps` steps of every forecast, and the mean over series of MASE.
 
     MASE divides a series' MAE by its in-sample seasonal-naive MAE (Hyndman and Koehler 2006, eq. 3 with a season);
-    it is NaN where that is zero.
+    it is None where a series repeats itself exactly and that error is zero.
     """
     forecasts = sum(errors.num_forecasts for errors in series) * steps
-    mase = [
-        errors.absolute[:steps].sum() / (errors.num_forecasts * steps) / errors.naive_mae
-        if errors.naive_mae > 0
-        else float("nan")
-        for errors in series
+    absolute = [errors.absolute[:steps].sum() for errors in series]
+    defined = all(errors.naive_mae > 0 for errors in series)
+    scaled = [
+        total / (errors.num_forecasts * steps) / errors.naive_mae
+        for total, errors in zip(absolute, series, strict=True)
+        if defined
     ]
     return {
-        "mae": float(sum(errors.absolute[:steps].sum() for errors in series) / forecasts),
+        "mae": float(sum(absolute) / forecasts),
         "rmse": float(np.sqrt(sum(errors.squared[:steps].sum() for errors in series) / forecasts)),
-        "mase": float(np.mean(mase)),
+        "mase": float(np.mean(scaled)) if defined else None,
     }

@@ -46,7 +46,7 @@ class Published(BaseModel):
     version: int  # of the Delta table, after the write
     rows: int
     num_series: int
-    origins: tuple[str, ...]  # distinct, oldest first, ISO 8601 UTC
+    origins: tuple[str, ...]  # distinct, oldest first, ISO 8601 on the local clock
 
 
 @step(cached=False)
@@ -58,7 +58,8 @@ def forecast(
     rows = forecast_rows(read_bundle(store, model), series, table, origin)
     stamp = {"model": f"{name}@{model.digest[:12]}", "model_digest": model.digest, "run_id": run_id, "created_at": now}
     version = publish(store.forecasts, rows.assign(**stamp))
-    origins = tuple(at.isoformat() for at in sorted(rows["origin"].unique()))
+    zone = parse_timezone(series.facts.timezone)
+    origins = tuple(at.tz_convert(zone).isoformat() for at in sorted(rows["origin"].unique()))
     num_series = rows["series_id"].nunique()
     return Published(table=store.forecasts, version=version, rows=len(rows), num_series=num_series, origins=origins)
 

@@ -90,7 +90,7 @@ def page_facts(subject, series, windows, model, new, rivals, gate, history) -> d
         "kind": subject.spec["network"]["kind"],
         "mae": own,
         "naive_mae": other,
-        "gain": 100 * (1 - own / other),
+        "gain": 100 * (1 - own / other) if other else None,
         "horizon": model.windows.horizon,
         "frequency": series.facts.frequency,
         "promoted": verdict.promoted,

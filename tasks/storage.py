@@ -33,7 +33,7 @@ class Receipt(BaseModel):
 
     step: str
     key: str  # what it was made from; with `step`, its place in the store
-    digest: str  # SHA-256 over the names, sizes and digests of its files
+    digest: str  # SHA-256 over its files and the facts that the receipt states about them
 
     def cache_identity(self) -> str:
         """Only the content counts: the same bytes made elsewhere, or by other code, are the same input."""
@@ -73,10 +73,12 @@ class Draft:
         self.write_bytes(name, to_json(document))
 
     def commit(self, kind: type[R], **facts) -> R:
-        """Flush every file, write the manifest last, and return the receipt."""
+        """Write the manifest, last of all files and flushed to disk, and return the receipt."""
         files = {path.name: describe(path) for path in sorted(self.folder.iterdir())}
-        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-        receipt = kind(step=self.call.step, key=self.call.key, digest=digest, **facts)
+        receipt = kind(step=self.call.step, key=self.call.key, digest="", **facts)
+        stated = receipt.model_dump(mode="json", exclude={"key", "digest"})
+        digest = hashlib.sha256(json.dumps([files, stated], sort_keys=True).encode()).hexdigest()
+        receipt = receipt.model_copy(update={"digest": digest})
         manifest = {
             "format": 1,
             "files": files,
@@ -144,10 +146,11 @@ class Store:
             return None
 
     def manifests(self, step: str) -> list[dict]:
-        """The manifests of every artifact that a step has made here."""
+        """The manifests of every artifact that a step has made here, oldest first."""
         folder = self.root / step
         keys = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        return [manifest for key in keys if (manifest := self.manifest(step, key))]
+        found = [manifest for key in keys if (manifest := self.manifest(step, key))]
+        return sorted(found, key=lambda manifest: manifest["created_at"])
 
     def whole(self, step: str, key: str) -> bool:
         """Whether an artifact is there with every byte it was committed with."""

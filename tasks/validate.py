@@ -33,7 +33,7 @@ class Scores(Receipt):
     """Scores by fold and number of steps, and `backtest.json` with the errors behind them."""
 
     model: str | None  # digest; None is seasonal naive
-    scores: dict[str, dict[str, dict[str, float]]]  # fold -> steps -> mae, rmse, mase
+    scores: dict[str, dict[str, dict[str, float | None]]]  # fold -> steps -> mae, rmse, mase
     num_origins: dict[str, int]
 
 

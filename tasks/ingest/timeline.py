@@ -248,8 +248,8 @@ def calendar_columns(stamps: pd.DatetimeIndex, names: tuple[str, ...]) -> dict[s
     midnight = (stamps.hour * 3600 + stamps.minute * 60 + stamps.second) / SECONDS_A_DAY
     phase = {
         "hour": midnight,
-        "weekday": stamps.dayofweek / 7,
-        "day_of_year": (stamps.dayofyear - 1) / 365.25,
+        "weekday": stamps.day_of_week / 7,
+        "day_of_year": (stamps.day_of_year - 1) / 365.25,
     }
     columns = {}
     for name in names:

@@ -1,0 +1,172 @@
+"""The `convcast` command. Prefect and torch are imported inside the commands, so that `--help` is instant."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from models.errors import Fault
+
+SPEC = click.argument("spec", type=click.Path(path_type=Path))
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+def main() -> None:
+    """Run a command; a user's mistake ends in one sentence and exit code 2."""
+    try:
+        commands(standalone_mode=False)
+    except Fault as fault:
+        fail(str(fault))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. What was finished stays cached; run the same command to go on.", err=True)
+        sys.exit(130)
+
+
+def fail(message: str) -> None:
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"error": message}))
+    click.echo(message, err=True)
+    sys.exit(2)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="convcast", message="%(package)s %(version)s")
+def commands() -> None:
+    """Train Conv1d nets on your time series, and keep forecasting with the best of them."""
+
+
+@commands.command()
+@SPEC
+@AS_JSON
+def train(spec: Path, as_json: bool) -> None:
+    """Train a model and make it live if it is better.
+
+    SPEC is a YAML file, as deployments/demo.yaml. Steps whose inputs have not changed come from the cache.
+    """
+    from flows.console import follow, print_trained, to_object
+
+    with follow(spec) as loaded:
+        from flows.training import training
+
+        trained = training(loaded)
+    if as_json:
+        click.echo(json.dumps(to_object(trained)))
+    else:
+        print_trained(trained, spec)
+
+
+@commands.command()
+@SPEC
+@click.option("--origin", help="Last stamp the forecast may see, as 2014-12-30T23:30+10:00; default: the last row with a target.")
+@AS_JSON
+def forecast(spec: Path, origin: str | None, as_json: bool) -> None:
+    """Forecast with the live model, into the forecast table."""
+    from flows.console import follow, print_forecasted, to_object
+
+    with follow(spec, origin) as loaded:
+        from flows.forecasting import forecasting
+
+        forecasted = forecasting(loaded)
+    if as_json:
+        click.echo(json.dumps(to_object(forecasted)))
+    else:
+        print_forecasted(forecasted, spec)
+
+
+@commands.command()
+@SPEC
+@AS_JSON
+def explain(spec: Path, as_json: bool) -> None:
+    """Say, step by step, what `train` would do, and why."""
+    from flows.explaining import explaining
+    from flows.spec import load_spec
+
+    planned = explaining(load_spec(spec))
+    if as_json:
+        click.echo(json.dumps([one.model_dump() for one in planned]))
+        return
+    for one in planned:
+        click.echo(f"{one.step:<26}" + ("cached" if one.cached else f"will run, because {one.because}"))
+
+
+@commands.command()
+@SPEC
+@click.option("--open", "in_browser", is_flag=True, help="Open the page in a browser.")
+@AS_JSON
+def report(spec: Path, in_browser: bool, as_json: bool) -> None:
+    """Show the scores of the last training run, and where its report is."""
+    from flows.console import last_trained, print_trained, to_object
+    from flows.spec import load_spec
+
+    trained = last_trained(load_spec(spec))
+    if as_json:
+        click.echo(json.dumps(to_object(trained)))
+    else:
+        print_trained(trained, spec)
+    if in_browser:
+        click.launch(trained.report)
+
+
+@commands.group()
+def windows() -> None:
+    """Look at the windows that a model is trained on."""
+
+
+@windows.command()
+@SPEC
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Parquet file to write.")
+@click.option("--fold", type=click.Choice(["train", "validation", "test"]), default="train", show_default=True)
+def export(spec: Path, out: Path, fold: str) -> None:
+    """Write a fold's windows as a table, a row a window, in the units of your data."""
+    from flows.console import follow
+
+    with follow(spec) as loaded:
+        from flows.exporting import exporting
+
+        exported = exporting(loaded, fold, str(out.absolute()))
+    click.echo(f"{exported.rows:,} windows written to {exported.path}")
+
+
+@commands.command()
+@click.argument("spec", type=click.Path(path_type=Path), required=False)
+def up(spec: Path | None) -> None:
+    """Start what scheduled runs need: server, process pool, deployments, worker.
+
+    SPEC is the pipeline to schedule; without it, the one in deployments/prefect.yaml.
+    """
+    from flows.deploying import bring_up
+
+    bring_up(spec, lambda line: click.echo(line))
+
+
+@commands.command()
+@click.argument("flow", type=click.Choice(["training", "forecasting"]))
+@SPEC
+@click.option("--watch", is_flag=True, help="Wait for the run to end, and say how it goes.")
+@AS_JSON
+def run(flow: str, spec: Path, watch: bool, as_json: bool) -> None:
+    """Have the worker run a flow now, through Prefect's API."""
+    from flows.deploying import run_now
+
+    outcome = run_now(flow, spec, watch, lambda line: click.echo(line, err=as_json))
+    if as_json:
+        click.echo(json.dumps(outcome))
+    if outcome["state"] in ("Failed", "Crashed", "Cancelled", "TimedOut"):
+        sys.exit(2 if "Fault: " in (outcome["message"] or "") else 1)
+
+
+@commands.command()
+def down() -> None:
+    """Stop the worker and the server that convcast started."""
+    from flows.server import stop
+
+    for role in ("worker", "server"):
+        click.echo(f"{role} stopped" if stop(role) else f"no {role} of convcast's was running")
+
+
+if __name__ == "__main__":
+    main()

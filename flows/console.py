@@ -1,0 +1,168 @@
+"""What a person, or a script, sees of a run on the command line."""
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.server import ensure_server
+from models.errors import Fault
+
+METRICS = ("mae", "rmse", "mase")
+MODELS = {"new": "new model", "live": "live model", "naive": "seasonal naive"}
+
+
+@contextmanager
+def follow(path: Path, origin: str | None = None) -> Iterator[Any]:
+    """The checked spec, with a Prefect server at hand and every step told on stderr as it ends."""
+    # Prefect prints every exception with its traceback; what a user needs of it is said at the end.
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    from flows.spec import load_spec
+
+    spec = load_spec(path)
+    if origin is not None:
+        spec = spec.model_copy(update={"forecast": spec.forecast.model_copy(update={"origin": parse_origin(origin)})})
+    url = use_server(tell)
+    tell(f"Prefect UI: {url.removesuffix('/api')}")
+    from tasks.policy import Journal, journal
+
+    listen_to_logs()
+    token = journal.set(Journal(lambda entry: tell(f"  {entry.step:<26}{entry.state:<12}{entry.seconds:>8.1f} s")))
+    try:
+        yield spec
+    finally:
+        journal.reset(token)
+
+
+def use_server(tell: Callable[[str], None]) -> str:
+    """The URL of a server at hand, with Prefect told of it.
+
+    A wrong spec is refused before a server is started for it, so Prefect is imported, and has read its settings, by now.
+    """
+    url = ensure_server(tell)
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
+    return url
+
+
+def tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def parse_origin(text: str) -> datetime:
+    try:
+        origin = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Fault(f"--origin {text!r} is no ISO 8601 stamp; write it as 2014-12-30T23:30+10:00.") from error
+    if origin.tzinfo is None:
+        raise Fault(f"--origin {text!r} has no offset; write it as {text}+00:00, or with the offset of your clock.")
+    return origin
+
+
+class OwnLines(logging.Filter):
+    """Lets through what the steps say and what Prefect warns of, but for states and tracebacks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if record.exc_info or text.startswith(("Finished in state", "Encountered exception")):
+            return "Retry" in text
+        return record.levelno >= logging.WARNING or record.name == "prefect.task_runs"
+
+
+def listen_to_logs() -> None:
+    """Show the lines of the run's own log on stderr; on a terminal progress bars stand in for them."""
+    handler = logging.StreamHandler()
+    handler.addFilter(OwnLines())
+    handler.setFormatter(logging.Formatter("  %(message)s"))
+    handler.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
+    for name in ("prefect.task_runs", "prefect.flow_runs"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(one, logging.StreamHandler) and one.formatter for one in logger.handlers):
+            logger.addHandler(handler)
+
+
+def to_object(outcome) -> dict:
+    """The outcome of a flow as one JSON object, with the same keys for every flow."""
+    document = {"promoted": None, "reason": None, "scores": None, "report": None, "rows_written": 0}
+    document |= outcome.model_dump(mode="json")
+    document["tasks"] = {entry["step"]: entry["state"] for entry in document["tasks"]}
+    document["model_digest"] = document.pop("model")
+    return document
+
+
+def last_trained(spec):
+    """What the last training run of a pipeline did.
+
+    Raises:
+        Fault: there was none in this store.
+    """
+    from flows.training import Trained
+    from tasks.storage import Store
+
+    document = Store(spec.store).document("runs", f"{spec.name}.json")
+    if document is None:
+        raise Fault(f"{spec.name!r} has not been trained in {spec.store}. Run convcast train first.")
+    return Trained.model_validate(document)
+
+
+def print_trained(trained, path: Path) -> None:
+    """Scores, verdict, and where everything is."""
+    click.echo(f"\n{trained.reason}\n")
+    for line in score_table(trained.scores, "test"):
+        click.echo(line)
+    print_facts(
+        {
+            "report": trained.report,
+            "forecast table": trained.forecast_table,
+            "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}",
+            "next": f"convcast forecast {shlex.quote(str(path))}",
+        }
+    )
+
+
+def score_table(scores: dict, fold: str) -> list[str]:
+    """Lines of a table: a row a model, MAE, RMSE and MASE under each number of steps."""
+    steps = list(scores["new"][fold])
+    head = f"{fold + ' fold':<18}" + "".join(f"{n + (' step' if n == '1' else ' steps'):<27}" for n in steps)
+    units = " " * 18 + "".join(f"{'MAE':<9}{'RMSE':<9}{'MASE':<9}" for _ in steps)
+    rows = [head.rstrip(), units.rstrip()]
+    for who, name in MODELS.items():
+        if scores[who] is None:
+            rows.append(f"{name:<18}none yet")
+            continue
+        cells = [scores[who][fold][n][metric] for n in steps for metric in METRICS]
+        rows.append(f"{name:<18}" + "".join(f"{'-' if cell is None else format(cell, '.4g'):<9}" for cell in cells).rstrip())
+    return rows
+
+
+def cached_steps(tasks: list) -> str:
+    cached = sum(entry.state == "Cached" for entry in tasks)
+    return f"{cached} of {len(tasks)} steps from the cache"
+
+
+def print_forecasted(forecasted, path: Path) -> None:
+    """What was written, where, and how to read it."""
+    origins = forecasted.origins[0] if len(forecasted.origins) == 1 else f"{forecasted.origins[0]} to {forecasted.origins[-1]}"
+    click.echo(f"\n{forecasted.rows_written:,} rows for {forecasted.num_series:,} series, origin {origins}\n")
+    print_facts(
+        {
+            "forecast table": f"{forecasted.forecast_table} (Delta Lake, version {forecasted.table_version})",
+            "model": forecasted.model[:12],
+            "read it": f'python -c "from deltalake import DeltaTable as T; print(T({forecasted.forecast_table!r}).to_pandas())"',
+            "next": f"convcast up {shlex.quote(str(path))}   (retrain and forecast on a schedule)",
+        }
+    )
+
+
+def print_facts(facts: dict[str, str]) -> None:
+    click.echo("")
+    for name, value in facts.items():
+        click.echo(f"{name:<18}{value}")

@@ -1,0 +1,127 @@
+"""Scheduled and on-demand runs: server, process pool, deployments and worker, brought up as one."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from flows.console import use_server
+from flows.server import PRIVACY, log_path, only_one, read_note, running, start
+from models.errors import Fault
+
+ROOT = Path(__file__).resolve().parent.parent
+POOL = "convcast"
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def bring_up(spec_path: Path | None, tell: Callable[[str], None]) -> None:
+    """Start whatever is not running yet, and deploy both flows for a spec.
+
+    Raises:
+        Fault: the spec or the deployment file is wrong, or Prefect refuses it.
+    """
+    document = deployment_file(spec_path)
+    url = use_server(tell)
+    with only_one("convcast-up"):
+        if prefect("work-pool", "inspect", POOL, check=False).returncode:
+            prefect("work-pool", "create", POOL, "--type", "process")
+        deploy(document)
+        start_worker()
+    tell(f"Prefect UI    {url.removesuffix('/api')}")
+    for one in document["deployments"]:
+        when = "; ".join(f"{schedule['cron']} {schedule.get('timezone', 'UTC')}" for schedule in one.get("schedules", []))
+        tell(f"scheduled     {flow_of(one)}/{one['name']}: {when or 'on demand only'}")
+    tell(f"worker        logs to {log_path('worker')}")
+    tell("on demand     convcast run training|forecasting SPEC --watch")
+    tell("stop          convcast down")
+
+
+def deployment_file(spec_path: Path | None) -> dict:
+    """deployments/prefect.yaml, with the spec and the name of another pipeline put in where one is given."""
+    from flows.spec import load_spec
+
+    path = ROOT / "deployments" / "prefect.yaml"
+    if not path.exists():
+        raise Fault(f"{path} does not exist; run convcast up from an editable install of the project (pip install -e .).")
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    spec = load_spec(spec_path or ROOT / "deployments" / "demo.yaml")
+    for one in document["deployments"]:
+        one["name"] = spec.name
+        one["parameters"] = {"spec": spec.model_dump(mode="json")}
+    return document
+
+
+def flow_of(deployment: dict) -> str:
+    return deployment["entrypoint"].rpartition(":")[2]
+
+
+def deploy(document: dict) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "prefect.yaml"
+        file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        prefect("deploy", "--all", "--prefect-file", str(file))
+
+
+def prefect(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    """Run Prefect's own command line from the project's root."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **PRIVACY},
+        capture_output=True,
+        text=True,
+    )
+    if check and done.returncode:
+        raise Fault(f"prefect {' '.join(arguments[:2])} failed: {(done.stderr or done.stdout).strip()[-800:]}")
+    return done
+
+
+def start_worker() -> None:
+    known = read_note("worker")
+    if known and running(known):
+        return
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "convcast"]
+    start("worker", command, {"pool": POOL}, PRIVACY)
+
+
+def run_now(flow: str, spec_path: Path, watch: bool, tell: Callable[[str], None]) -> dict:
+    """Have the worker run a deployed flow with this spec; returns run id, state and message.
+
+    Raises:
+        Fault: the pipeline is not deployed.
+    """
+    from flows.spec import load_spec
+
+    spec = load_spec(spec_path)
+    url = use_server(tell)
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name(f"{flow}/{spec.name}")
+        except ObjectNotFound as error:
+            raise Fault(f"{flow}/{spec.name} is not deployed at {url}. Run convcast up {spec_path} first.") from error
+        parameters = {"spec": spec.model_dump(mode="json")}
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+        tell(f"{run.name}: {url.removesuffix('/api')}/runs/flow-run/{run.id}")
+        state = watch_run(client, run.id, tell) if watch else run.state
+    return {"run_id": str(run.id), "state": state.name, "message": state.message}
+
+
+def watch_run(client, run_id, tell: Callable[[str], None]):
+    """The final state of a run, each state on the way told."""
+    last = None
+    while True:
+        state = client.read_flow_run(run_id).state
+        if state.name != last:
+            tell(f"  {time.strftime('%H:%M:%S')} {state.name}{': ' + state.message if state.message else ''}")
+            last = state.name
+        if state.type.value in FINAL:
+            return state
+        time.sleep(0.5)
