@@ -194,7 +194,7 @@ def main() -> None:
             FitSpec(**RECIPES["reference"]),
         ),
     }
-    nets = {name: train(recipe, year, given.seeds) for name, recipe in recipes.items()}
+    nets = {name: train(recipe, year, given.seeds) for name, recipe in recipes.items()}  # says nothing for minutes
     demand = year["Demand"].to_numpy()
     naive_mae = float(np.abs(demand[SEASON:FIRST_VALIDATION] - demand[: FIRST_VALIDATION - SEASON]).mean())
     days = np.lib.stride_tricks.sliding_window_view(demand, SEASON)[FIRST_ORIGIN - SEASON : END - SEASON]

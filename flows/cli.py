@@ -61,7 +61,9 @@ def train(spec: Path, as_json: bool) -> None:
 
 @commands.command()
 @SPEC
-@click.option("--origin", help="Last stamp the forecast may see, as 2014-12-30T23:30+10:00; default: the last row with a target.")
+@click.option(
+    "--origin", help="Last stamp the forecast may see, as 2014-12-30T23:30+10:00; default: the last row with a target."
+)
 @AS_JSON
 def forecast(spec: Path, origin: str | None, as_json: bool) -> None:
     """Forecast with the live model, into the forecast table."""

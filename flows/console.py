@@ -33,10 +33,10 @@ def follow(path: Path, origin: str | None = None) -> Iterator[Any]:
     tell(f"Prefect UI: {url.removesuffix('/api')}")
     from tasks.policy import Journal, journal
 
-    listen_to_logs()
     token = journal.set(Journal(lambda entry: tell(f"  {entry.step:<26}{entry.state:<12}{entry.seconds:>8.1f} s")))
     try:
-        yield spec
+        with run_log_on_stderr():
+            yield spec
     finally:
         journal.reset(token)
 
@@ -77,16 +77,21 @@ class OwnLines(logging.Filter):
         return record.levelno >= logging.WARNING or record.name == "prefect.task_runs"
 
 
-def listen_to_logs() -> None:
+@contextmanager
+def run_log_on_stderr() -> Iterator[None]:
     """Show the lines of the run's own log on stderr; on a terminal progress bars stand in for them."""
     handler = logging.StreamHandler()
     handler.addFilter(OwnLines())
     handler.setFormatter(logging.Formatter("  %(message)s"))
     handler.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
-    for name in ("prefect.task_runs", "prefect.flow_runs"):
-        logger = logging.getLogger(name)
-        if not any(isinstance(one, logging.StreamHandler) and one.formatter for one in logger.handlers):
-            logger.addHandler(handler)
+    loggers = [logging.getLogger(name) for name in ("prefect.task_runs", "prefect.flow_runs")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def to_object(outcome) -> dict:
@@ -151,7 +156,9 @@ def cached_steps(tasks: list) -> str:
 def print_forecasted(forecasted, path: Path) -> None:
     """What was written, where, and how to read it."""
     origins = forecasted.origins[0] if len(forecasted.origins) == 1 else f"{forecasted.origins[0]} to {forecasted.origins[-1]}"
-    click.echo(f"\n{forecasted.rows_written:,} rows for {forecasted.num_series:,} series, origin {origins}\n")
+    click.echo(f"\n{forecasted.rows_written:,} rows for {forecasted.num_series:,} series, origin {origins}")
+    if forecasted.known:
+        click.echo(f"The truth is known for {forecasted.known:,} of them: MAE {forecasted.mae:.4g}")
     print_facts(
         {
             "forecast table": f"{forecasted.forecast_table} (Delta Lake, version {forecasted.table_version})",

@@ -28,6 +28,8 @@ class Forecasted(BaseModel):
     rows_written: int
     num_series: int
     origins: tuple[str, ...]
+    known: int  # rows whose truth is known already
+    mae: float | None  # over those
     seconds: float
 
 
@@ -45,5 +47,5 @@ def forecasting(spec: PipelineSpec) -> Forecasted:
         return Forecasted(
             name=spec.name, run_id=run.id, tasks=run.tasks, model=live.model.digest, forecast_table=published.table,
             table_version=published.version, rows_written=published.rows, num_series=published.num_series,
-            origins=published.origins, seconds=run.seconds,
+            origins=published.origins, known=published.known, mae=published.mae, seconds=run.seconds,
         )  # fmt: skip

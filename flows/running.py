@@ -49,7 +49,8 @@ def show_scores(name: str, scores: dict[str, Scores | None], report: Path, reaso
     """Put the score table and a link to the report beside the run in Prefect's UI."""
     key = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
     rows = [
-        {"model": who, "fold": fold, "steps": int(steps)} | {metric: value if value is None else round(value, 6) for metric, value in values.items()}
+        {"model": who, "fold": fold, "steps": int(steps)}
+        | {metric: value if value is None else round(value, 6) for metric, value in values.items()}
         for who, own in scores.items()
         if own
         for fold, by_steps in own.scores.items()

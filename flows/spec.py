@@ -52,7 +52,7 @@ class PipelineSpec(BaseModel):
             return values
         network, fit = values.get("network") or {}, values.get("fit") or {}
         kind = network.get("kind", "residual") if isinstance(network, dict) else getattr(network, "kind", None)
-        if kind not in RECIPES or not isinstance(fit, dict):
+        if not isinstance(kind, str) or kind not in RECIPES or not isinstance(fit, dict):
             return values
         recipe = dict(RECIPES[kind])
         if fit.get("epochs") is not None or fit.get("max_steps") is not None:
@@ -138,6 +138,8 @@ def describe_error(fault: dict, document: dict) -> str:
         return f"{key} is missing"
     if fault["type"] == "union_tag_invalid":
         return f"{key}.kind is {fault['ctx']['tag']!r}; it can be {', '.join(kinds)}"
+    if key == "source.timezone" and isinstance(fault["input"], int):
+        return f"{key} is {fault['input']} to YAML; put an offset such as '+10:00' in quotes"
     message = fault["msg"].removeprefix("Value error, ")
     shown = f" ({fault['input']!r} given)" if key and not isinstance(fault["input"], dict) else ""
     return f"{key}: {message}{shown}" if key else message

@@ -94,8 +94,8 @@ def load_bundle(weights: bytes, description: bytes) -> Bundle:
         raise Fault(f"This is no model bundle: {str(error).splitlines()[0]}. Train again.") from error
     members: list[dict[str, torch.Tensor]] = [{} for _ in about.seeds]
     for name, value in flat.items():
-        seed, parameter = name.split(".", 1)
-        if not seed.isdigit() or int(seed) >= len(members):
+        seed, _, parameter = name.partition(".")
+        if not seed.isdecimal() or int(seed) >= len(members):
             raise Fault(f"The bundle holds weights {name!r} of a seed that bundle.json does not list.")
         members[int(seed)][parameter] = value
     return Bundle(about, members)

@@ -81,5 +81,5 @@ def fit_scale(training: np.ndarray, season: int, spec: ScalingSpec, series_id: s
         mean, std = np.zeros(training.shape[1]), np.ones(training.shape[1])
     else:
         mean, std = training.mean(0), training.std(0)
-        std = np.where(std > 0, std, 1.0)
+        std = np.where(np.ptp(training, axis=0) > 0, std, 1.0)  # of equal values, rounding may leave std at 1e-17
     return SeriesScale(mean=tuple(mean.tolist()), std=tuple(std.tolist()), naive_mae=naive_mae)

@@ -1,5 +1,6 @@
 """Forecast the horizon after every series' origin with the live model, and publish the rows to the forecast table."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.bundle import Bundle
 from models.errors import Fault, shortlist
+from models.windows import Columns
 from tasks.ingest.checks import num_observed
 from tasks.ingest.task import Series
 from tasks.ingest.timeline import calendar_columns, following, parse_offset, parse_timezone
@@ -47,6 +49,8 @@ class Published(BaseModel):
     rows: int
     num_series: int
     origins: tuple[str, ...]  # distinct, oldest first, ISO 8601 on the local clock
+    known: int  # rows whose truth the source already has, as after an origin in the past
+    mae: float | None  # over those
 
 
 @step(cached=False)
@@ -60,50 +64,88 @@ def forecast(
     version = publish(store.forecasts, rows.assign(**stamp))
     zone = parse_timezone(series.facts.timezone)
     origins = tuple(at.tz_convert(zone).isoformat() for at in sorted(rows["origin"].unique()))
-    num_series = rows["series_id"].nunique()
-    return Published(table=store.forecasts, version=version, rows=len(rows), num_series=num_series, origins=origins)
+    known = rows["truth"].notna()
+    return Published(
+        table=store.forecasts, version=version, rows=len(rows), num_series=rows["series_id"].nunique(), origins=origins,
+        known=int(known.sum()), mae=float((rows["forecast"] - rows["truth"])[known].abs().mean()) if known.any() else None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a model may know of one series at its origin."""
+
+    series_id: str
+    origin: pd.Timestamp  # local
+    ahead: pd.DatetimeIndex  # the stamps of the horizon, local
+    past: np.ndarray  # (L, C)
+    future: np.ndarray  # (H, F), NaN where the source does not bring a covariate
+    truth: np.ndarray  # (H,), NaN where it is not known; never shown to the model
 
 
 def forecast_rows(bundle: Bundle, series: Series, table: pa.Table, origin: datetime | None) -> pd.DataFrame:
-    """series_id, origin, step, timestamp and forecast, a row a step, for every series of a canonical table.
+    """series_id, origin, step, timestamp, forecast and truth, a row a step, for every series of a canonical table.
 
     Nothing later than a series' origin is looked at, but for the future covariates of its horizon.
 
     Raises:
         Fault: the series are not what the model was made for, too short, or lack covariates over the horizon.
     """
-    about = bundle.description
     check_bundle(bundle, series)
-    pasts, futures, frames, lacking = [], [], [], []
-    for series_id, piece in each_series(table):
-        values = to_values(piece, series.facts.columns)
-        stamps = pd.DatetimeIndex(piece["timestamp"].to_numpy(), tz="UTC").tz_convert(parse_timezone(series.facts.timezone))
-        last = origin_row(series_id, stamps, values, origin, about.windows.lookback)
-        ahead, future = horizon_rows(series, stamps, values, last, about.windows.horizon)
-        lacking += [
-            (series_id, series.facts.columns.known[channel], ahead[np.flatnonzero(np.isnan(future[:, channel]))[0]])
-            for channel in range(future.shape[1])
-            if np.isnan(future[:, channel]).any()
-        ]
-        past = values[last - about.windows.lookback + 1 : last + 1]
-        known = np.concatenate([np.zeros((len(future), 1 + len(series.facts.columns.past))), future], 1)
-        pasts.append(about.scaler.apply(series_id, past))
-        futures.append(about.scaler.apply(series_id, known)[:, 1 + len(series.facts.columns.past) :])
-        steps = np.arange(1, len(ahead) + 1)
-        frames.append(pd.DataFrame({"series_id": series_id, "origin": stamps[last], "step": steps, "timestamp": ahead}))
+    outlooks = [outlook(series_id, piece, series, bundle, origin) for series_id, piece in each_series(table)]
+    check_future(outlooks, series.facts.columns, bundle.description.windows.horizon)
+    scaler, first_future = bundle.description.scaler, 1 + len(series.facts.columns.past)
+    pasts = np.stack([scaler.apply(one.series_id, one.past) for one in outlooks])
+    # Scalers take whole rows: the channels that are not known ahead are put in as zeros and cut off again.
+    rows = [np.pad(one.future, ((0, 0), (first_future, 0))) for one in outlooks]
+    futures = np.stack([scaler.apply(one.series_id, row) for one, row in zip(outlooks, rows, strict=True)])
+    scaled = bundle.forecast(torch.from_numpy(pasts), torch.from_numpy(futures[:, :, first_future:]))
+    frames = [
+        pd.DataFrame(
+            {
+                "series_id": one.series_id,
+                "origin": one.origin.tz_convert("UTC"),
+                "step": np.arange(1, len(one.ahead) + 1),
+                "timestamp": one.ahead.tz_convert("UTC"),
+                "forecast": scaler.undo_target(one.series_id, own),
+                "truth": one.truth,
+            }
+        )
+        for one, own in zip(outlooks, scaled, strict=True)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def outlook(series_id: str, piece: pa.Table, series: Series, bundle: Bundle, origin: datetime | None) -> Outlook:
+    """What the model may know of one series at `origin`, or at its last target.
+
+    Raises:
+        Fault: the series has no such origin, or too few steps before it.
+    """
+    lookback, horizon = bundle.description.windows.lookback, bundle.description.windows.horizon
+    values = to_values(piece, series.facts.columns)
+    stamps = pd.DatetimeIndex(piece["timestamp"].to_numpy(), tz="UTC").tz_convert(parse_timezone(series.facts.timezone))
+    last = origin_row(series_id, stamps, values, origin, lookback)
+    ahead, future = horizon_rows(series, stamps, values, last, horizon)
+    truth = np.full(horizon, np.nan)
+    later = values[last + 1 : last + 1 + horizon, 0]
+    truth[: len(later)] = later
+    return Outlook(series_id, stamps[last], ahead, values[last - lookback + 1 : last + 1], future, truth)
+
+
+def check_future(outlooks: list[Outlook], columns: Columns, horizon: int) -> None:
+    """Raises a Fault that names each series and future covariate with a hole in the horizon, and the hole's first stamp."""
+    lacking = [
+        f"{one.series_id} {columns.known[channel]} from {one.ahead[holes[0]].isoformat()}"
+        for one in outlooks
+        for channel in range(one.future.shape[1])
+        if len(holes := np.flatnonzero(np.isnan(one.future[:, channel])))
+    ]
     if lacking:
-        shown = shortlist([f"{series_id} {column} from {stamp.isoformat()}" for series_id, column, stamp in lacking], 10)
         raise Fault(
-            f"Future covariates are missing over the horizon of {about.windows.horizon} steps: {shown}. Add the rows with "
+            f"Future covariates are missing over the horizon of {horizon} steps: {shortlist(lacking, 10)}. Add the rows with "
             "these columns filled and the target empty, or forecast from an earlier origin."
         )
-    scaled = bundle.forecast(torch.from_numpy(np.stack(pasts)), torch.from_numpy(np.stack(futures)))
-    for frame, series_forecast in zip(frames, scaled, strict=True):
-        series_id = frame["series_id"].iloc[0]
-        frame["forecast"] = about.scaler.undo_target(series_id, series_forecast)
-        frame["origin"] = frame["origin"].dt.tz_convert("UTC")
-        frame["timestamp"] = frame["timestamp"].dt.tz_convert("UTC")
-    return pd.concat(frames, ignore_index=True)
 
 
 def check_bundle(bundle: Bundle, series: Series) -> None:

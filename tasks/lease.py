@@ -1,8 +1,10 @@
 """The lock behind "computed once": a file whose holder keeps it fresh, so that a killed one hangs nobody."""
 
+import fcntl
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -40,7 +42,7 @@ class LeasedLocks(LockManager):
             time.sleep(POLL_SECONDS)
         released = threading.Event()
         self._held[key] = (holder, released)
-        threading.Thread(target=self._keep_fresh, args=(self._path(key), released), daemon=True).start()
+        threading.Thread(target=self._keep_fresh, args=(self._path(key), holder, released), daemon=True).start()
         return True
 
     def _take(self, key: str, holder: str) -> bool:
@@ -51,13 +53,15 @@ class LeasedLocks(LockManager):
             return True
         except FileExistsError:
             if self._expired(path):
-                stale = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.stale")
-                try:
-                    os.rename(path, stale)  # of several who find it stale, one gets to move it
-                    stale.unlink(missing_ok=True)
-                except FileNotFoundError:
-                    return False
+                self._clear(path)
             return False
+
+    def _clear(self, path: Path) -> None:
+        """Remove a stale lock; one at a time, so that nobody removes the fresh one that took its place."""
+        with open(self.folder / "clearing", "w") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            if self._expired(path):
+                path.unlink(missing_ok=True)
 
     def _expired(self, path: Path) -> bool:
         try:
@@ -65,11 +69,14 @@ class LeasedLocks(LockManager):
         except FileNotFoundError:
             return False
 
-    def _keep_fresh(self, path: Path, released: threading.Event) -> None:
+    def _keep_fresh(self, path: Path, holder: str, released: threading.Event) -> None:
         while not released.wait(self.lease_seconds / 4):
-            if not path.exists():
+            try:
+                if path.read_text() != holder:  # taken over while this one slept
+                    return
+                os.utime(path)
+            except FileNotFoundError:
                 return
-            os.utime(path)
 
     def release_lock(self, key: str, holder: str) -> None:
         """Give the lock back.
@@ -82,7 +89,10 @@ class LeasedLocks(LockManager):
             raise ValueError(f"{holder} does not hold the lock {key}")
         held[1].set()
         del self._held[key]
-        self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        with suppress(FileNotFoundError):
+            if path.read_text() == holder:  # not taken over while this one slept
+                path.unlink()
 
     def is_locked(self, key: str) -> bool:
         path = self._path(key)

@@ -184,7 +184,8 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)
-    return isinstance(error, OSError) and error.errno not in final
+    # Arrow's word for damaged bytes is an OSError without a number.
+    return isinstance(error, OSError) and error.errno not in (None, *final)
 
 
 def identity(value: Any) -> Any:

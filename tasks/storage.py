@@ -141,9 +141,10 @@ class Store:
     def manifest(self, step: str, key: str) -> dict | None:
         """The manifest of an artifact, or None if there is none that can be read."""
         try:
-            return json.loads((self.folder(step, key) / MANIFEST).read_bytes())
+            found = json.loads((self.folder(step, key) / MANIFEST).read_bytes())
         except (OSError, ValueError):
             return None
+        return found if isinstance(found, dict) and {"files", "made_from", "receipt", "created_at"} <= found.keys() else None
 
     def manifests(self, step: str) -> list[dict]:
         """The manifests of every artifact that a step has made here, oldest first."""

@@ -69,7 +69,7 @@ def fit_seeds(windows: Windows, network: NetworkSpec, spec: FitSpec, store: Stor
                     resume,
                     save=partial(save_checkpoint, path),
                     tell=lambda entry, bar=bar: bar.advance(1, losses(entry)),
-                )  # fmt: skip
+                )
             )
     return fitted
 

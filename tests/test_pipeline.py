@@ -155,7 +155,12 @@ def test_a_stored_result_that_is_garbage_is_a_miss(server, trained):
     assert ran(training(trained.spec)) == {"normalise"}
 
 
-RUN = "import sys; from flows.training import training; from flows.spec import load_spec; print(training(load_spec(sys.argv[1])).model_dump_json())"
+RUN = """
+import sys
+from flows.spec import load_spec
+from flows.training import training
+print(training(load_spec(sys.argv[1])).model_dump_json())
+"""
 
 
 def start_training(case, server, code=RUN) -> subprocess.Popen:
@@ -357,7 +362,9 @@ def test_several_series_are_scaled_cut_trained_and_forecast_on_their_own(server,
 
 
 def test_a_loss_that_turns_nan_names_epoch_and_step_and_keeps_the_checkpoint(server, case):
-    case.write_spec(fit__learning_rate=1e30, fit__clip_norm=1e30, fit__average=0.0, fit__schedule="constant", fit__steps_per_epoch=1)
+    case.write_spec(
+        fit__learning_rate=1e30, fit__clip_norm=1e30, fit__average=0.0, fit__schedule="constant", fit__steps_per_epoch=1
+    )
     with pytest.raises(Fault, match=r"became (nan|inf) at epoch \d+, step \d+; the checkpoint of epoch \d+ is kept"):
         training(case.spec)
     assert read_live(case.store, "small") is None

@@ -138,9 +138,11 @@ def check_columns(source: SourceSpec, present: list[str]) -> None:
 def read_csv(source: SourceSpec) -> pa.Table:
     try:
         with open(source.uri, newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
+            header = next(filter(None, csv.reader(file)), [])  # blank lines do not count
     except UnicodeDecodeError as error:
         raise Fault(f"{source.uri} is not UTF-8 text (byte {error.start}). Save it as UTF-8 CSV.") from error
+    if not header:
+        raise Fault(f"{source.uri} has no header; it holds blank lines only.")
     check_columns(source, header)
     convert = pyarrow.csv.ConvertOptions(
         include_columns=wanted(source),
@@ -150,7 +152,10 @@ def read_csv(source: SourceSpec) -> pa.Table:
     size = Path(source.uri).stat().st_size
     try:
         with progress("ingest", size) as bar, open(source.uri, "rb") as raw:
-            return pyarrow.csv.read_csv(pa.PythonFile(Counted(raw, bar), mode="r"), convert_options=convert)
+            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+            return pyarrow.csv.read_csv(
+                pa.PythonFile(Counted(raw, bar), mode="r"), parse_options=parse, convert_options=convert
+            )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise first_bad_row(source, header) or Fault(f"{source.uri} is no CSV that can be read: {error}") from error
 
@@ -177,10 +182,10 @@ def first_bad_row(source: SourceSpec, header: list[str]) -> Fault | None:
     with open(source.uri, newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = csv.reader(file)
         try:
-            next(rows)
-            for row in rows:
-                if not row:
-                    continue
+            next(filter(None, rows))
+            any_row = False
+            for row in filter(None, rows):
+                any_row = True
                 where = f"{source.uri} line {rows.line_num}"
                 if len(row) != len(header):
                     return Fault(f"{where} has {len(row)} fields; the header has {len(header)}. Mend or remove the row.")
@@ -189,7 +194,7 @@ def first_bad_row(source: SourceSpec, header: list[str]) -> Fault | None:
                         return Fault(f"{where}, column {name!r}: {row[index]!r} is no number. Mend or empty the value.")
         except csv.Error as error:
             return Fault(f"{source.uri} line {rows.line_num}: {error}. Mend or remove the row.")
-    return None
+    return None if any_row else Fault(f"{source.uri} has a header and no rows.")
 
 
 def is_number(text: str) -> bool:
@@ -197,7 +202,7 @@ def is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return "_" not in text  # Python's own spelling of thousands, no file's
+    return "_" not in text and text.isascii()  # Python's own spelling of thousands, and digits of other scripts
 
 
 def read_parquet(source: SourceSpec) -> pa.Table:

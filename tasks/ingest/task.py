@@ -59,7 +59,7 @@ def canonical(source: SourceSpec, table: pa.Table) -> tuple[pa.Table, dict[str, 
     """
     check_names(source)
     zone = parse_timezone(source.timezone)
-    frame = table.to_pandas()
+    frame = table.to_pandas(ignore_metadata=True)
     frame.index = to_instants(source, table.column(source.timestamp))
     ids = frame[source.series_id] if source.series_id else pd.Series(source.target, index=frame.index)
     if ids.isna().any() or (ids == "").any():
@@ -88,9 +88,12 @@ def canonical(source: SourceSpec, table: pa.Table) -> tuple[pa.Table, dict[str, 
 
 def check_names(source: SourceSpec) -> None:
     names = source.columns.names[1:]
-    twice = sorted({name for name in (*names, source.target) if [*names, source.target].count(name) > 1})
+    used = [source.timestamp, *([source.series_id] if source.series_id else []), source.target, *names]
+    twice = sorted({name for name in used if used.count(name) > 1})
     if twice:
-        raise Fault(f"source names {shortlist(twice)} more than once among target and covariates; once is enough.")
+        raise Fault(
+            f"source names {shortlist(twice)} more than once among timestamp, series_id, target and covariates; once is enough."
+        )
     taken = [name for name in names if name in RESERVED]
     if taken:
         raise Fault(f"The covariate {taken[0]!r} has a name that the canonical table keeps for itself. Rename the column.")

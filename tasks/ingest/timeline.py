@@ -1,5 +1,6 @@
 """Stamps: parsed, made instants, ordered, and put on a regular grid."""
 
+import warnings
 from datetime import timedelta, timezone, tzinfo
 from re import fullmatch
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -22,7 +23,7 @@ def parse_timezone(name: str) -> tzinfo:
     Raises:
         Fault: it is neither.
     """
-    offset = fullmatch(r"(?:UTC)?([+-])(\d{1,2}):?(\d{2})?", name)
+    offset = fullmatch(r"(?:UTC)?([+-])(\d{1,2})(?::?([0-5]\d))?", name)
     if offset:
         sign, hours, minutes = offset.groups()
         delta = timedelta(hours=int(hours), minutes=int(minutes or 0))
@@ -43,9 +44,12 @@ def parse_offset(frequency: str) -> pd.DateOffset:
         Fault: pandas knows no such alias.
     """
     try:
-        return to_offset(frequency)
+        offset = to_offset(frequency)
     except ValueError as error:
         raise Fault(f"source.frequency {frequency!r} is no pandas alias; use one as 30min, h, D, W, MS, or null.") from error
+    if offset.n < 1:
+        raise Fault(f"source.frequency {frequency!r} does not go forward; use one as 30min, h, D, W, MS, or null.")
+    return offset
 
 
 def season_of(frequency: str) -> int:
@@ -92,7 +96,12 @@ def to_instants(source: SourceSpec, column: pa.ChunkedArray) -> pd.DatetimeIndex
 def as_stamps(source: SourceSpec, column: pa.ChunkedArray) -> pd.DatetimeIndex:
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         zone = getattr(column.type, "tz", None)
-        return pd.DatetimeIndex(pc.cast(column, pa.timestamp("us", zone)).to_pandas())
+        try:
+            return pd.DatetimeIndex(pc.cast(column, pa.timestamp("us", zone)).to_pandas())
+        except pa.ArrowInvalid as error:
+            raise Fault(
+                f"{source.uri}, column {source.timestamp!r}: {error}. Stamps are kept to the microsecond; round them to it."
+            ) from error
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise Fault(f"{source.uri}, column {source.timestamp!r} holds {column.type}; stamps are needed. Name another column.")
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):  # without offsets, with them
@@ -140,10 +149,20 @@ def infer_frequency(source: SourceSpec, stamps: pd.DatetimeIndex) -> str:
     if step < pd.Timedelta(days=1):
         return to_offset(step).freqstr
     runs = [local[at : at + 8] for at in range(0, max(1, len(local) - 7), 4)]
-    named = [alias for run in runs[:50] if len(run) > 2 and (alias := pd.infer_freq(run))]
-    if named:
-        return pd.Series(named).mode()[0]
-    return "D" if step == pd.Timedelta(days=1) else to_offset(step).freqstr
+    aliases = [alias for run in runs[:50] if len(run) > 2 and (alias := named(run))]
+    if aliases:
+        return pd.Series(aliases).mode()[0]
+    if step == pd.Timedelta(days=1):
+        return "D"
+    return f"{step.days}D" if step == pd.Timedelta(days=step.days) else to_offset(step).freqstr
+
+
+def named(stamps: pd.DatetimeIndex) -> str | None:
+    """The alias of the step between regular stamps, or None where they are not regular."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pandas 4 returns an offset
+        found = pd.infer_freq(stamps)
+    return getattr(found, "freqstr", found)
 
 
 def regular(
@@ -163,6 +182,11 @@ def regular(
     grid = grid_between(stamps[0], stamps[-1], offset)
     off = stamps[~stamps.isin(grid)]
     if len(off):
+        if off[0] == stamps[0]:
+            raise Fault(
+                f"{series_id} begins at {off[0].isoformat()}, where no step of {offset.freqstr} lies ({len(off)} such stamps). "
+                "Set source.frequency to the step and day they have, or to null."
+            )
         raise Fault(
             f"{series_id}: {off[0].isoformat()} is not a whole number of {offset.freqstr} steps after {stamps[0].isoformat()} "
             f"({len(off)} such stamps), so the series has two frequencies or another one. Set source.frequency, or resample."
@@ -179,7 +203,8 @@ def regular(
 def interpolated(frame: pd.DataFrame, holes: pd.DatetimeIndex) -> pd.DataFrame:
     """The frame with its inserted rows filled linearly, and nothing else touched."""
     filled = frame.interpolate(method="linear", limit_area="inside")
-    return frame.where(~frame.index.isin(holes)[:, None], filled)
+    frame.loc[holes] = filled.loc[holes]
+    return frame
 
 
 def in_order(series_id: str, frame: pd.DataFrame, source: SourceSpec, repairs: dict[str, int]) -> pd.DataFrame:
@@ -232,7 +257,12 @@ def grid_between(first: pd.Timestamp, last: pd.Timestamp, offset: pd.DateOffset)
     if fixed_seconds(offset):
         return pd.date_range(first.tz_convert("UTC"), last.tz_convert("UTC"), freq=offset).tz_convert(first.tz)
     naive = pd.date_range(first.tz_localize(None), last.tz_localize(None), freq=offset)
-    return naive.tz_localize(first.tz)
+    return on_clock(naive, first.tz)
+
+
+def on_clock(naive: pd.DatetimeIndex, zone: tzinfo) -> pd.DatetimeIndex:
+    """Days and longer on a clock that may skip or repeat their hour: the first instant after it, the first of two."""
+    return naive.tz_localize(zone, nonexistent="shift_forward", ambiguous=np.ones(len(naive), bool))
 
 
 def following(last: pd.Timestamp, steps: int, offset: pd.DateOffset) -> pd.DatetimeIndex:
@@ -240,7 +270,7 @@ def following(last: pd.Timestamp, steps: int, offset: pd.DateOffset) -> pd.Datet
     if fixed_seconds(offset):
         later = pd.date_range(last.tz_convert("UTC"), periods=steps + 1, freq=offset)[1:]
         return later.tz_convert(last.tz)
-    return pd.date_range(last.tz_localize(None), periods=steps + 1, freq=offset)[1:].tz_localize(last.tz)
+    return on_clock(pd.date_range(last.tz_localize(None), periods=steps + 1, freq=offset)[1:], last.tz)
 
 
 def calendar_columns(stamps: pd.DatetimeIndex, names: tuple[str, ...]) -> dict[str, np.ndarray]:

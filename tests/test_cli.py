@@ -1,0 +1,277 @@
+"""The command line: what a user's mistake gets, and what a script reads."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import make_document, make_frame
+
+from flows.cli import main
+
+
+def convcast(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of one command."""
+    monkeypatch.setattr(sys, "argv", ["convcast", *map(str, arguments)])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_imports_neither_prefect_nor_torch():
+    code = "import sys; sys.argv = ['convcast', '--help']\nfrom flows.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "print(sorted({'prefect', 'torch', 'pandas', 'pyarrow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage: convcast" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def without(frame, row):
+    return frame.drop(index=row)
+
+
+def with_value(frame, row, column, value):
+    frame = frame.astype({column: object})
+    frame.loc[row, column] = value
+    return frame
+
+
+def half_as_often(frame):
+    return pd.concat([frame[:300], frame[300::2]])
+
+
+FRAME_FAULTS = [
+    # a value that is no number: file, line, column, text
+    (lambda f: with_value(f, 40, "load", "12,5o"), r"load.csv line 42, column 'load': '12,5o' is no number"),
+    # repeated, unordered, absent stamps and two frequencies: series, stamp, how many, the setting that accepts it
+    (lambda f: pd.concat([f[:10], f[9:]]), r"load repeats 2024-01-01T09:00:00\+00:00 \(1 .*source.duplicates="),
+    (
+        lambda f: pd.concat([f[5:10], f[:5], f[10:]]),
+        r"load: 2024-01-01T00:00:00\+00:00 comes after .* \(1 .*source.order='sort'",
+    ),
+    (lambda f: without(f, [7, 8]), r"load has a gap: no row at 2024-01-01T07:00:00\+00:00 \(2 .*source.gaps='interpolate'"),
+    (half_as_often, r"load has two frequencies: .*source.gaps"),
+    (
+        lambda f: with_value(f, 3, "when", "2024-01-01 03:17"),
+        r"2024-01-01T03:17:00\+00:00 is not a whole number .*source.frequency",
+    ),
+    (lambda f: with_value(f, 3, "when", "yesterday"), r"'yesterday' is no ISO 8601 stamp"),
+    # NaN in target or covariates: series, column, first stamp, count
+    (
+        lambda f: with_value(f, [30, 31], "load", np.nan),
+        r"load, column 'load': no value at 2024-01-02T06:00:00\+00:00 \(2 in all\)",
+    ),
+    (lambda f: with_value(f, 30, "temperature", np.nan), r"column 'temperature': no value at .* \(1 in all\)"),
+    # too few rows: what there is, what is needed
+    (lambda f: f[:200], r"load has 200 steps; lookback 72 \+ horizon 24 .* need 240"),
+    # constant, infinite, beyond float32: series, column
+    (lambda f: f.assign(load=5.0), r"load: load is constant \(5\)"),
+    (lambda f: with_value(f, 9, "load", "inf"), r"load, column 'load': inf at 2024-01-01T09:00:00\+00:00 is infinite"),
+    (lambda f: with_value(f, 9, "temperature", "1e39"), r"column 'temperature': 1e\+39 at .* beyond float32"),
+    # a column missing, with the ones there are and the closest; twice
+    (
+        lambda f: f.rename(columns={"load": "Load"}),
+        r"has no column 'load'; it has when, Load, temperature. Did you mean 'Load'",
+    ),
+    (lambda f: f.assign(again=f["load"]).rename(columns={"again": "load"}), r"has 2 columns named 'load'"),
+    (lambda f: f[:0], r"load.csv has a header and no rows"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), FRAME_FAULTS)
+def test_bad_data_gets_one_sentence_and_leaves_nothing_half_written(server, case, monkeypatch, capsys, spoil, message):
+    case.write_frame(spoil(make_frame()))
+    check_refused(convcast(monkeypatch, capsys, "train", case.yaml), message, case)
+
+
+def check_refused(ran: tuple[int, str, str], message: str, case) -> None:
+    """Exit code 2, the sentence, no traceback, nothing retried, and nothing that looks like an artifact."""
+    import re
+
+    code, out, err = ran
+    assert code == 2, err
+    assert re.search(message, err), err
+    assert "Traceback" not in err + out
+    assert "Retry" not in err
+    assert not list(case.folder.rglob("live/*.json"))
+    for manifest_less in (case.folder / "store").glob("*/*/"):
+        assert manifest_less.parent.name in ("checkpoints",) or (manifest_less / "manifest.json").exists()
+
+
+FILE_FAULTS = [
+    (lambda c: c.csv.unlink(), r"load.csv does not exist"),
+    (lambda c: c.csv.write_text(""), r"load.csv is empty \(0 bytes\)"),
+    (lambda c: (c.csv.unlink(), c.csv.mkdir()), r"load.csv is a folder"),
+    (lambda c: c.csv.write_bytes(b"when,load,temperature\n\xff\xfe\x00\n"), r"load.csv (is not UTF-8|line 2)"),
+    (
+        lambda c: c.csv.write_text(c.csv.read_text() + "2024-02-01 00:00,3\n"),
+        r"load.csv line 602 has 2 fields; the header has 3",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), FILE_FAULTS)
+def test_a_bad_file_is_named_with_what_was_found(server, case, monkeypatch, capsys, spoil, message):
+    spoil(case)
+    check_refused(convcast(monkeypatch, capsys, "train", case.yaml), message, case)
+
+
+def test_an_unreadable_file_is_named(server, case, monkeypatch, capsys):
+    if os.geteuid() == 0:
+        pytest.skip("the superuser may read everything")
+    case.csv.chmod(0)
+    check_refused(convcast(monkeypatch, capsys, "train", case.yaml), "can not be read by this user", case)
+
+
+def test_a_truncated_parquet_file_and_a_text_target_are_named(server, case, monkeypatch, capsys):
+    case.write_spec(source__uri="load.parquet")
+    path = case.folder / "load.parquet"
+    frame = make_frame().assign(load="much")
+    pq.write_table(pa.Table.from_pandas(frame), path)
+    check_refused(convcast(monkeypatch, capsys, "train", case.yaml), r"column 'load' holds .*string; numbers are needed", case)
+    pq.write_table(pa.Table.from_pandas(make_frame()), path)
+    path.write_bytes(path.read_bytes()[:-40])
+    check_refused(convcast(monkeypatch, capsys, "train", case.yaml), r"load.parquet is no whole Parquet file", case)
+
+
+SPEC_FAULTS = [
+    ({"fit__learing_rate": 1}, r"fit.learing_rate is no key .*did you mean 'learning_rate'.*allowed here: epochs"),
+    ({"colour": "blue"}, r"colour is no key of this spec; allowed here: name, store, source"),
+    ({"fit__epochs": 3}, r"give either fit.epochs or fit.max_steps"),
+    ({"network__kind": "transformer"}, r"network.kind is 'transformer'; it can be reference, residual"),
+    ({"windows__lookback": 0}, r"windows.lookback: Input should be greater than or equal to 1 \(0 given\)"),
+    ({"network__depth": 1}, r"Network sees 3 steps \(depth 1, kernel 3\) but has 48 rows to read .* Use depth=5"),
+    ({"source__timezone": "Mars/Olympus"}, r"source.timezone 'Mars/Olympus' is no zone"),
+    ({"source__frequency": "fortnightly"}, r"source.frequency 'fortnightly' is no pandas alias"),
+    ({"gate__steps": 7}, r"gate.steps is 7; with this horizon and season it can be 1, 12, 24"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), SPEC_FAULTS)
+def test_a_bad_spec_is_refused_before_any_task_starts(case, monkeypatch, capsys, changes, message):
+    case.write_spec(**changes)
+    check_refused(convcast(monkeypatch, capsys, "train", case.yaml), message, case)
+    assert not (case.folder / "store").exists()
+
+
+def test_a_spec_that_is_absent_or_no_yaml_is_named(case, monkeypatch, capsys):
+    check_refused(convcast(monkeypatch, capsys, "train", case.folder / "none.yaml"), "none.yaml does not exist", case)
+    case.yaml.write_text("name: [unclosed")
+    check_refused(convcast(monkeypatch, capsys, "train", case.yaml), "spec.yaml is no YAML", case)
+
+
+def test_a_store_that_can_not_be_written_is_named(server, case, monkeypatch, capsys):
+    (case.folder / "store").write_text("a file where the folder should be")
+    code, _, err = convcast(monkeypatch, capsys, "train", case.yaml)
+    assert code == 2
+    assert f"Can not write {case.folder / 'store'}" in err
+    assert "Traceback" not in err
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_torn(server, case, monkeypatch, capsys):
+    import errno
+
+    import tasks.storage
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tasks.storage.Draft, "write_bytes", lambda self, name, content: full(name, content))
+    check_refused(convcast(monkeypatch, capsys, "train", case.yaml), r"Can not write .*normalise.*: the disk is full", case)
+
+
+def test_a_loss_that_is_no_number_ends_in_a_sentence(server, case, monkeypatch, capsys):
+    case.write_spec(fit__learning_rate=1e30, fit__clip_norm=1e30, fit__average=0.0, fit__schedule="constant")
+    check_refused(convcast(monkeypatch, capsys, "train", case.yaml), r"at epoch \d+, step \d+", case)
+
+
+def test_json_is_one_object_on_stdout(server, trained, monkeypatch, capsys):
+    code, out, err = convcast(monkeypatch, capsys, "train", trained.yaml, "--json")
+    assert code == 0, err
+    trained_object = json.loads(out)
+    assert trained_object["tasks"]["train"] == "Cached"
+    assert set(trained_object["scores"]) == {"new", "live", "naive"}
+    assert set(trained_object["scores"]["new"]["test"]["24"]) == {"mae", "rmse", "mase"}
+    code, out, err = convcast(monkeypatch, capsys, "forecast", trained.yaml, "--json", "--origin", "2024-01-20T00:00+00:00")
+    assert code == 0, err
+    forecast_object = json.loads(out)
+    assert forecast_object["rows_written"] == 24
+    assert forecast_object["known"] == 24
+    shared = {
+        "run_id",
+        "tasks",
+        "model_digest",
+        "promoted",
+        "reason",
+        "scores",
+        "report",
+        "forecast_table",
+        "rows_written",
+        "seconds",
+    }
+    assert shared <= set(trained_object)
+    assert shared <= set(forecast_object)
+
+
+def test_a_bad_origin_is_refused(server, trained, monkeypatch, capsys):
+    for origin, message in {"soon": "no ISO 8601 stamp", "2024-01-20": "no offset", "2031-01-01T00:00Z": "has no 2031"}.items():
+        code, _, err = convcast(monkeypatch, capsys, "forecast", trained.yaml, "--origin", origin)
+        assert code == 2
+        assert message in err
+
+
+def test_the_command_works_from_any_folder(server, trained, monkeypatch, capsys, tmp_path_factory):
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    code, out, err = convcast(monkeypatch, capsys, "train", trained.yaml)
+    assert code == 0, err
+    assert "new model" in out
+    assert "seasonal naive" in out
+    assert str(trained.folder / "store" / "reports" / "small.html") in out
+    for name in ("ingest", "train", "report"):
+        assert [line for line in err.splitlines() if line.split()[:2] == [name, "Cached"]]
+
+
+def test_report_shows_the_last_run_and_explain_what_the_next_would_do(server, trained, monkeypatch, capsys):
+    code, out, _ = convcast(monkeypatch, capsys, "report", trained.yaml)
+    assert code == 0
+    assert "promoted: MAE over 24 steps" in out
+    document = make_document(trained.folder, fit__learning_rate=0.002)
+    trained.yaml.write_text(yaml.safe_dump(document))
+    code, out, _ = convcast(monkeypatch, capsys, "explain", trained.yaml)
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert lines["ingest"].endswith("cached")
+    assert lines["train"].endswith("will run, because fit.learning_rate 0.004 -> 0.002")
+
+
+def test_windows_are_exported_in_the_users_own_units(server, trained, monkeypatch, capsys):
+    path = trained.folder / "out" / "windows.parquet"
+    code, _, err = convcast(monkeypatch, capsys, "windows", "export", trained.yaml, "--out", path, "--fold", "test")
+    assert code == 0, err
+    table = pd.read_parquet(path)
+    frame = make_frame()
+    assert len(table) == 72 - 24 + 1
+    first = table.iloc[0]
+    assert first["origin"] == pd.Timestamp("2024-01-22 23:00", tz="UTC")  # the last row before the test fold
+    assert first["target[-0]"] == pytest.approx(frame["load"][527], abs=1e-4)
+    assert first["target[+1]"] == pytest.approx(frame["load"][528], abs=1e-4)
+    assert first["temperature[-71]"] == pytest.approx(frame["temperature"][456], abs=1e-3)
+    assert first["temperature[+24]"] == pytest.approx(frame["temperature"][551], abs=1e-3)
+
+
+def test_a_server_that_does_not_answer_is_named(case, monkeypatch, capsys):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    check_refused(
+        convcast(monkeypatch, capsys, "train", case.yaml), r"No Prefect server answers at http://127.0.0.1:9/api/health", case
+    )
