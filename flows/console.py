@@ -163,7 +163,7 @@ def print_forecasted(forecasted, path: Path) -> None:
         {
             "forecast table": f"{forecasted.forecast_table} (Delta Lake, version {forecasted.table_version})",
             "model": forecasted.model[:12],
-            "read it": f'python -c "from deltalake import DeltaTable as T; print(T({forecasted.forecast_table!r}).to_pandas())"',
+            "read it": f"in Python, deltalake.DeltaTable({forecasted.forecast_table!r}).to_pandas()",
             "next": f"convcast up {shlex.quote(str(path))}   (retrain and forecast on a schedule)",
         }
     )

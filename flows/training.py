@@ -56,7 +56,8 @@ def training(spec: PipelineSpec) -> Trained:
     with run_of(store) as run:
         model, scores, promotion, page = training_steps(spec, store, run)
         path = publish_report(spec.name, page, store)
-        show_scores(spec.name, scores, path, promotion.reason)
+        if promotion.promoted or any(entry.state != "Cached" for entry in run.tasks if entry.step != "promote"):
+            show_scores(spec.name, scores, path, promotion.reason)  # a run without news leaves the last ones standing
         trained = Trained(
             name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, promoted=promotion.promoted,
             reason=promotion.reason, scores={who: own.scores if own else None for who, own in scores.items()},

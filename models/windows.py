@@ -205,10 +205,10 @@ class ShuffledStream:
                 group = order[at : at + self.shuffle_blocks]
                 offsets = np.concatenate([[0], np.cumsum(lengths[group])[:-1]])
                 starts = [o + self.blocks.stride * np.arange(n) for o, n in zip(offsets, sizes[group], strict=True)]
-                shuffled = rng.permutation(np.concatenate(starts))
-                for first in range(0, len(shuffled), self.batch_size):
-                    chosen = shuffled[first : first + self.batch_size]
-                    yield tuple(int(block) for block in group), torch.from_numpy(chosen)
+                shuffled = torch.from_numpy(rng.permutation(np.concatenate(starts)))
+                blocks = tuple(int(block) for block in group)
+                for chosen in shuffled.split(self.batch_size):
+                    yield blocks, chosen
             pass_number += 1
 
     def _rows(self, group: tuple[int, ...]) -> torch.Tensor:

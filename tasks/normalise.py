@@ -1,10 +1,10 @@
 """Scale every series by its own training steps: normalised Parquet and the scaler that undoes it."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.scaling import Scaler, ScalingSpec, fit_scale
@@ -57,9 +57,10 @@ def scale_series(table: pa.Table, facts: SeriesFacts, scaling: ScalingSpec, fold
 
 def each_series(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """The rows of each series in turn, from a table sorted by series."""
-    runs = pc.run_end_encode(table["series_id"].combine_chunks())
-    begin = 0
-    for series_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+    ids, begin = table["series_id"], 0
+    while begin < len(ids):
+        series_id = ids[begin].as_py()
+        end = bisect_left(ids, True, begin, key=lambda one: one.as_py() != series_id)
         yield series_id, table.slice(begin, end - begin)
         begin = end
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, update_wrapper
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,12 @@ from tasks.storage import Call, Receipt, Store
 ROOMS = ("flows", "tasks", "models")
 # They decide when a step runs and how that looks, never what it makes.
 SHAPE_NOTHING = ("tasks/policy.py", "tasks/lease.py", "tasks/planning.py", "tasks/progress.py", "models/errors.py")
+
+
+@cache
+def version(library: str) -> str:
+    """The installed version; looking it up parses a file."""
+    return metadata.version(library)
 
 
 class Unkeyable(TypeError):

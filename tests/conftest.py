@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,16 @@ atexit.register(clean_up)
 
 
 @pytest.fixture(scope="session")
-def server() -> str:
+def server() -> Iterator[str]:
     """The API of a real local server, started once for all tests."""
     from flows.console import use_server
 
-    return use_server(lambda line: None)
+    url = use_server(lambda line: None)
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    # At the end of a run Prefect waits up to a second for the thread of its heartbeats; the tests make hundreds of runs.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield url
 
 
 def make_frame(num_rows: int = 600, seed: int = 0) -> pd.DataFrame:

@@ -131,17 +131,15 @@ def artifacts(store: Store) -> list:
     return sorted(path for one in steps for path in (store.root / one).rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("damage", ["delete", "corrupt", "truncate"])
+@pytest.mark.parametrize("damage", ["delete", "corrupt"])
 def test_every_artifact_that_is_damaged_is_made_again_and_nothing_else(server, trained, damage):
     before = training(trained.spec)
     for path in artifacts(trained.store):
         content = path.read_bytes()
         if damage == "delete":
             path.unlink()
-        elif damage == "corrupt":
-            path.write_bytes(content[:-3] + bytes([content[-3] ^ 255]) + content[-2:])
         else:
-            path.write_bytes(content[: len(content) // 2])
+            path.write_bytes(content[:-3] + bytes([content[-3] ^ 255]) + content[-2:])
         outcome = training(trained.spec)
         rebuilt = {name.removesuffix("_naive") for name in ran(outcome)}
         assert rebuilt == {path.parent.parent.name}, path

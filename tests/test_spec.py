@@ -163,7 +163,7 @@ def test_a_missing_key_is_named(key, message):
         ({"network": {"kind": {"residual": 1}}}, r"network\.kind is .*; it can be reference, residual$"),
         ({"network": "residual"}, r"network: .* \('residual' given\)"),
         ({"fit": [1]}, r"fit: .* \(\[1\] given\)$"),
-        ({"source__timezone": 600}, r"source\.timezone: .*string \(600 given\)$"),  # +10:00 without quotes, to YAML
+        ({"source__timezone": 600}, r"source\.timezone is 600 to YAML; put an offset such as '\+10:00' in quotes$"),
         ({"gate__metric": "r2"}, r"gate\.metric: .*'mae', 'rmse' or 'mase' \('r2' given\)$"),
     ],
 )  # fmt: skip
