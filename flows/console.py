@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,13 @@ def use_server(tell: Callable[[str], None]) -> str:
 
 def tell(line: str) -> None:
     click.echo(line, err=True)
+
+
+def command() -> str:
+    """What to type for this program: its name where the shell finds it, else the path it was started by."""
+    program = Path(sys.argv[0])
+    found = shutil.which("convcast")
+    return "convcast" if found and Path(found).resolve() == program.resolve() else shlex.quote(str(program))
 
 
 def parse_origin(text: str) -> datetime:
@@ -128,7 +136,7 @@ def print_trained(trained, path: Path) -> None:
             "report": trained.report,
             "forecast table": trained.forecast_table,
             "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}",
-            "next": f"convcast forecast {shlex.quote(str(path))}",
+            "next": f"{command()} forecast {shlex.quote(str(path))}",
         }
     )
 
@@ -164,7 +172,7 @@ def print_forecasted(forecasted, path: Path) -> None:
             "forecast table": f"{forecasted.forecast_table} (Delta Lake, version {forecasted.table_version})",
             "model": forecasted.model[:12],
             "read it": f"in Python, deltalake.DeltaTable({forecasted.forecast_table!r}).to_pandas()",
-            "next": f"convcast up {shlex.quote(str(path))}   (retrain and forecast on a schedule)",
+            "next": f"{command()} up {shlex.quote(str(path))}   (retrain and forecast on a schedule)",
         }
     )
 

@@ -14,7 +14,7 @@ from models.fit import RECIPES, FitSpec
 from models.scaling import ScalingSpec
 from models.windows import FoldSpec, WindowSpec
 from tasks.ingest.sources import SourceSpec
-from tasks.ingest.timeline import parse_timezone, season_of
+from tasks.ingest.timeline import parse_offset, parse_timezone, season_of
 from tasks.promote import GateSpec
 from tasks.validate import score_steps
 
@@ -65,6 +65,8 @@ class PipelineSpec(BaseModel):
     def _fits_together(self):
         """What no single section can check, before any task starts."""
         parse_timezone(self.source.timezone)
+        if self.source.frequency:
+            parse_offset(self.source.frequency)
         if self.forecast.origin is not None and self.forecast.origin.tzinfo is None:
             raise ValueError(
                 f"forecast.origin {self.forecast.origin.isoformat()} has no offset; write it as 2014-12-30T23:30+10:00"

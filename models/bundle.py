@@ -21,6 +21,7 @@ from models.scaling import Scaler
 from models.windows import Batch, SeriesFacts, WindowSpec
 
 FORMAT = 1
+BATCH = 1024  # windows forecast at a time
 
 
 class Description(BaseModel):
@@ -61,7 +62,9 @@ class Bundle:
     @torch.no_grad()
     def forecast(self, past: torch.Tensor, future: torch.Tensor) -> np.ndarray:
         """Forecasts (B, H) in scaled space from scaled past (B, L, C) and future (B, H, F): the mean over seeds."""
-        return torch.stack([network(past, future).float() for network in self.networks]).mean(0).numpy()
+        parts = zip(past.split(BATCH), future.split(BATCH), strict=True)
+        means = [torch.stack([network(*part).float() for network in self.networks]).mean(0) for part in parts]
+        return torch.cat(means).numpy()
 
     def forecast_windows(self, windows: torch.Tensor) -> np.ndarray:
         """Forecasts (B, H) in scaled space from whole windows (B, L+H, C), whose targets are not looked at."""

@@ -32,8 +32,9 @@ def draw_examples(examples: Sequence[dict], unit: str) -> Figure:
         plain(axes)
         truth = [*example["before"], *example["truth"]]
         axes.plot([*before, *stamps], truth, color=INK, linewidth=1.3, label="truth")
-        axes.plot(stamps, example["naive"], color=NAIVE, linewidth=1.3, label="seasonal naive")
-        axes.plot(stamps, example["forecast"], color=NEW, linewidth=2, label="forecast")
+        dot = "o" if len(stamps) == 1 else None
+        axes.plot(stamps, example["naive"], color=NAIVE, linewidth=1.3, marker=dot, label="seasonal naive")
+        axes.plot(stamps, example["forecast"], color=NEW, linewidth=2, marker=dot, label="forecast")
         axes.axvline(stamps[0] - step / 2, color=INK, linewidth=0.8, linestyle=":")
         titles = {"good": "A good one (better than 9 in 10)", "median": "A typical one", "worst": "The worst of all"}
         where = f"{example['series_id']}, from {stamps[0]:%a %d %b %Y %H:%M}, MAE {example['mae']:.3g}"

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.errors import Fault
 from models.scaling import Scaler, ScalingSpec, fit_scale
 from models.windows import Columns, FoldSpec, SeriesFacts
 from tasks.ingest.checks import num_observed
@@ -38,15 +39,19 @@ def scale_series(table: pa.Table, facts: SeriesFacts, scaling: ScalingSpec, fold
     """The scaled table, without the rows after a series' last target, and its scaler.
 
     Raises:
-        Fault: a series is constant over its training steps.
+        Fault: a series has no training steps, or is constant over them.
     """
     columns, season, scales, pieces = facts.columns, facts.season, {}, []
     for series_id, piece in each_series(table):
         values = to_values(piece, columns)
         observed = num_observed(values[:, 0])
         values = values[:observed]
-        # A series too short for its folds is refused by name when its windows are cut.
-        training = values[: max(2, observed - folds.validation - folds.test)]
+        training = values[: max(0, observed - folds.validation - folds.test)]
+        if len(training) < 2:
+            raise Fault(
+                f"{series_id} has {observed} steps; folds.validation {folds.validation} and folds.test {folds.test} leave "
+                f"{len(training)} to train on. Set smaller folds, bring more rows or drop the series."
+            )
         scales[series_id] = fit_scale(training, season, scaling, series_id, facts.target)
         one = Scaler(channels=columns.names, season=season, series={series_id: scales[series_id]})
         scaled = [pa.array(channel) for channel in one.apply(series_id, values).T]

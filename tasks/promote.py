@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import Fault
 from tasks.lease import LeasedLocks
@@ -44,9 +44,19 @@ class Promotion(BaseModel):
 
 
 def read_live(store: Store, name: str) -> Live | None:
-    """The live pointer of a pipeline, None before its first promotion."""
+    """The live pointer of a pipeline, None before its first promotion.
+
+    Raises:
+        Fault: there is one, and it can not be read.
+    """
     document = store.document("live", f"{name}.json")
-    return Live.model_validate(document) if document else None
+    try:
+        return Live.model_validate(document) if document else None
+    except ValidationError as error:
+        path = store.root / "live" / f"{name}.json"
+        raise Fault(
+            f"{path} is no live pointer ({error.errors()[0]['msg']}). Restore it, or delete it to start anew."
+        ) from error
 
 
 @step(cached=False)
@@ -66,17 +76,16 @@ def promote(
     Raises:
         Fault: another run has moved the pointer meanwhile.
     """
-    if seen and seen.model.digest == model.digest:
-        return Promotion(
-            promoted=False, reason=f"Model {short(model)} is live already, since {seen.promoted_at:%Y-%m-%d %H:%M} UTC."
-        )
     verdict = judge(model, new, rivals, gate)
-    if not verdict.promoted:
-        return verdict
     locks, holder = LeasedLocks(store.locks), f"{run_id}-promote"
     locks.acquire_lock(f"live-{name}", holder)
     try:
         current = read_live(store, name)
+        if current and current.model.digest == model.digest:
+            since = f"{current.promoted_at:%Y-%m-%d %H:%M} UTC"
+            return Promotion(promoted=False, reason=f"Model {short(model)} is live already, since {since}.")
+        if not verdict.promoted:
+            return verdict
         if (current and current.model.digest) != (seen and seen.model.digest):
             raise Fault(f"Another run made {short(current.model)} live while this one validated. Run train again.")
         live = Live(model=model, previous=seen.model if seen else None, promoted_at=now, run_id=run_id)

@@ -1,4 +1,4 @@
-"""The store: artifacts, receipts and small JSON documents. The only code that opens files.
+"""The store: artifacts, receipts and small JSON documents.
 
 An artifact is a folder `<store>/<step>/<key>/` whose `manifest.json`, written last, makes it real: it names every
 file with its size and SHA-256, what the artifact was made from, and the receipt its task returned. A folder without

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models.bundle import FORMAT, Bundle, Description, dump_bundle, load_bundle
 from models.conv1d import NetworkSpec, build_network
+from models.errors import Fault
 from models.fit import Checkpoint, FitSpec, Fitted, fit, num_steps
 from models.scaling import Scaler
 from models.windows import SeriesFacts, WindowSpec
@@ -129,7 +130,12 @@ def read_bundle(store: Store, model: Model) -> Bundle:
     """The model that a receipt names.
 
     Raises:
-        Fault: its files are no bundle.
+        Fault: its files are gone, damaged or no bundle.
     """
+    if not store.whole(model.step, model.key):
+        raise Fault(
+            f"Model {model.digest[:8]} is not whole any more: a file of {store.folder(model.step, model.key)} is gone or "
+            "changed. Restore it, train again with the settings it had, or delete the pointer under live/ to go on without it."
+        )
     weights, description = (store.file(model, name).read_bytes() for name in ("weights.safetensors", "bundle.json"))
     return load_bundle(weights, description)

@@ -1,7 +1,9 @@
 """The command line: what a user's mistake gets, and what a script reads."""
 
+import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -13,6 +15,8 @@ import pytest
 import yaml
 from conftest import make_document, make_frame
 
+import tasks.ingest.sources
+import tasks.storage
 from flows.cli import main
 
 
@@ -97,8 +101,6 @@ def test_bad_data_gets_one_sentence_and_leaves_nothing_half_written(server, case
 
 def check_refused(ran: tuple[int, str, str], message: str, case) -> None:
     """Exit code 2, the sentence, no traceback, nothing retried, and nothing that looks like an artifact."""
-    import re
-
     code, out, err = ran
     assert code == 2, err
     assert re.search(message, err), err
@@ -128,9 +130,12 @@ def test_a_bad_file_is_named_with_what_was_found(server, case, monkeypatch, caps
 
 
 def test_an_unreadable_file_is_named(server, case, monkeypatch, capsys):
-    if os.geteuid() == 0:
-        pytest.skip("the superuser may read everything")
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
     case.csv.chmod(0)
+    if os.geteuid() == 0:  # the superuser may read everything, so for it the refusal is made up
+        monkeypatch.setattr(tasks.ingest.sources, "describe", denied)
     check_refused(convcast(monkeypatch, capsys, "train", case.yaml), "can not be read by this user", case)
 
 
@@ -180,10 +185,6 @@ def test_a_store_that_can_not_be_written_is_named(server, case, monkeypatch, cap
 
 
 def test_a_full_disk_is_named_and_leaves_nothing_torn(server, case, monkeypatch, capsys):
-    import errno
-
-    import tasks.storage
-
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
