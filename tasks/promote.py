@@ -87,7 +87,7 @@ def promote(
         if not verdict.promoted:
             return verdict
         if (current and current.model.digest) != (seen and seen.model.digest):
-            raise Fault(f"Another run made {short(current.model)} live while this one validated. Run train again.")
+            raise Fault(f"Another run changed which model of {name!r} is live while this one validated. Run train again.")
         live = Live(model=model, previous=seen.model if seen else None, promoted_at=now, run_id=run_id)
         store.put_document(live.model_dump(mode="json"), "live", f"{name}.json")
     finally:
