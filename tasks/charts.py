@@ -22,6 +22,11 @@ def plain(axes: Axes) -> Axes:
     return axes
 
 
+def short_number(value: float) -> str:
+    """A number as a reader would say it: three figures, never an exponent for large ones."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def draw_examples(examples: Sequence[dict], unit: str) -> Figure:
     """Truth, forecast and seasonal naive from a good, a median and the worst origin, one below the other."""
     figure = Figure(figsize=(10, 2.7 * len(examples)), layout="constrained")
@@ -30,6 +35,7 @@ def draw_examples(examples: Sequence[dict], unit: str) -> Figure:
         step = stamps[1] - stamps[0] if len(stamps) > 1 else pd.Timedelta(days=1)
         before = [stamps[0] - step * k for k in range(len(example["before"]), 0, -1)]
         plain(axes)
+        clock = "%a %d %b %Y %H:%M" if step < pd.Timedelta(days=1) else "%d %b %Y"
         truth = [*example["before"], *example["truth"]]
         axes.plot([*before, *stamps], truth, color=INK, linewidth=1.3, label="truth")
         dot = "o" if len(stamps) == 1 else None
@@ -37,14 +43,15 @@ def draw_examples(examples: Sequence[dict], unit: str) -> Figure:
         axes.plot(stamps, example["forecast"], color=NEW, linewidth=2, marker=dot, label="forecast")
         axes.axvline(stamps[0] - step / 2, color=INK, linewidth=0.8, linestyle=":")
         titles = {"good": "A good one (better than 9 in 10)", "median": "A typical one", "worst": "The worst of all"}
-        where = f"{example['series_id']}, from {stamps[0]:%a %d %b %Y %H:%M}, MAE {example['mae']:.3g}"
+        where = f"{example['series_id']}, from {stamps[0]:{clock}}, MAE {short_number(example['mae'])}"
         axes.set_title(f"{titles[example['name']]}: {where}", loc="left", fontsize=10, color=INK)
         axes.set_ylabel(unit, color=INK)
         locator = AutoDateLocator(maxticks=10)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         axes.margins(x=0.01)
-    figure.axes[0].legend(loc="upper left", frameon=False, fontsize=9, ncols=3)
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside upper right", frameon=False, fontsize=9, ncols=3)
     return figure
 
 

@@ -8,7 +8,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
-from tasks.charts import draw_by_hour, draw_by_step, draw_examples, draw_losses
+from tasks.charts import draw_by_hour, draw_by_step, draw_examples, draw_losses, short_number
 from tasks.ingest.task import Series
 from tasks.policy import step, this_call
 from tasks.promote import GateSpec, judge, short
@@ -124,6 +124,7 @@ def template_folder() -> Path:
 
 def render(charts: dict[str, str], facts: dict) -> str:
     environment = Environment(loader=FileSystemLoader(template_folder()), autoescape=True, undefined=StrictUndefined)
+    environment.filters["short"] = short_number
     return environment.get_template("report.html.jinja").render(charts=charts, **facts)
 
 
