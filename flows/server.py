@@ -25,7 +25,6 @@ from models.errors import Fault
 HOST = "127.0.0.1"
 USUAL_PORT = 4200
 START_SECONDS = 90
-detached: list[subprocess.Popen] = []  # kept, since Popen warns of children that it forgot while they run
 PRIVACY = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 
 
@@ -137,7 +136,7 @@ def start(role: str, command: list[str], facts: dict, environment: dict[str, str
             start_new_session=True,
             env={**os.environ, **environment},
         )
-    detached.append(process)
+    process.returncode = 0  # it is meant to outlive this process, and Popen need not warn that it does
     note = {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), **facts}
     note_path(role).write_text(json.dumps(note), encoding="utf-8")
     return note

@@ -254,8 +254,9 @@ def check_finite(losses: Tensor, epoch: int, last_step: int, spec: FitSpec) -> N
 
 
 def diverged(what: str, value: float, epoch: int, step: int, spec: FitSpec) -> Fault:
+    kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "no epoch was finished"
     return Fault(
-        f"{what} became {value} at epoch {epoch}, step {step}; the checkpoint of epoch {epoch - 1} is kept. "
+        f"{what} became {value} at epoch {epoch}, step {step}; {kept}. "
         f"Lower fit.learning_rate (now {spec.learning_rate:g}) or set fit.clip_norm."
     )
 

@@ -21,6 +21,7 @@ from models.errors import Fault
 from tasks.policy import Unkeyable, step
 from tasks.promote import read_live
 from tasks.storage import Store
+from tasks.train import load_checkpoint
 
 ALL = ("ingest", "normalise", "materialise_windows", "train", "validate", "validate_naive", "report")
 FROM_NORMALISE, FROM_WINDOWS, FROM_TRAIN = ALL[1:], ALL[2:], ("train", "validate", "report")
@@ -376,14 +377,25 @@ def test_several_series_are_scaled_cut_trained_and_forecast_on_their_own(server,
     assert 80 < means["b"] / means["a"] < 120
 
 
-def test_a_loss_that_turns_nan_names_epoch_and_step_and_keeps_the_checkpoint(server, case):
-    case.write_spec(
-        fit__learning_rate=1e30, fit__clip_norm=1e30, fit__average=0.0, fit__schedule="constant", fit__steps_per_epoch=1
-    )
-    with pytest.raises(Fault, match=r"became (nan|inf) at epoch \d+, step \d+; the checkpoint of epoch \d+ is kept"):
+def test_a_loss_that_turns_nan_names_epoch_and_step_and_keeps_the_checkpoint(server, case, monkeypatch):
+    from models.fit import Training
+
+    def learn(self, batch, original=Training.learn):
+        loss = original(self, batch)
+        return loss * float("nan") if self.step == 25 else loss
+
+    monkeypatch.setattr(Training, "learn", learn)
+    with pytest.raises(Fault, match=r"Loss became nan at epoch 3, step 25; the checkpoint of epoch 2 is kept\. Lower fit\."):
         training(case.spec)
     assert read_live(case.store, "small") is None
-    assert list((case.folder / "store" / "checkpoints").rglob("seed-0.safetensors"))
+    (kept,) = (case.folder / "store" / "checkpoints").rglob("seed-0.safetensors")
+    assert load_checkpoint(kept).epoch == 2
+
+
+def test_a_step_size_beyond_all_bounds_says_that_no_epoch_was_finished(server, case):
+    case.write_spec(fit__learning_rate=1e30, fit__clip_norm=1e30, fit__average=0.0, fit__schedule="constant")
+    with pytest.raises(Fault, match=r"became (nan|inf) at epoch 1, step \d+; no epoch was finished"):
+        training(case.spec)
 
 
 def test_scores_and_a_link_to_the_report_stand_beside_the_run(server, case):
