@@ -117,13 +117,18 @@ def last_trained(spec):
     Raises:
         Fault: there was none in this store.
     """
+    from pydantic import ValidationError
+
     from flows.training import Trained
     from tasks.storage import Store
 
     document = Store(spec.store).document("runs", f"{spec.name}.json")
     if document is None:
         raise Fault(f"{spec.name!r} has not been trained in {spec.store}. Run convcast train first.")
-    return Trained.model_validate(document)
+    try:
+        return Trained.model_validate(document)
+    except ValidationError as error:
+        raise Fault(f"The record of the last run in {spec.store} can not be read. Run convcast train again.") from error
 
 
 def print_trained(trained, path: Path) -> None:

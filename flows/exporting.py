@@ -10,6 +10,7 @@ from flows.running import run_of
 from flows.spec import PipelineSpec
 from flows.training import prepare
 from models.scaling import Scaler
+from tasks.ingest.sources import fingerprint
 from tasks.policy import StepState
 from tasks.storage import Store, speaking_of
 from tasks.windows import WindowFile, exploded
@@ -30,7 +31,7 @@ def exporting(spec: PipelineSpec, fold: str, path: str) -> Exported:
     """Write one fold's windows, exploded and in the user's units, to a Parquet file."""
     store = Store(spec.store)
     with run_of(store) as run:
-        _, windows = prepare(spec, spec.source, spec.windows, store)
+        _, windows = prepare(spec, spec.source, fingerprint(spec.source), spec.windows, store)
         rows = write_exploded(windows, fold, Path(path), store)
         return Exported(tasks=run.tasks, path=path, rows=rows)
 

@@ -55,13 +55,16 @@ def ensure_server(tell: Callable[[str], None]) -> str:
     url = configured_url()
     if url is None:
         url = local_server(tell)
-    elif not healthy(url):
-        raise Fault(f"No Prefect server answers at {url}/health. Start it, or unset PREFECT_API_URL to use a local one.")
+    elif not wait_healthy(url, 10):
+        raise Fault(
+            f"No Prefect server answers at {url}/health. Start it, or take PREFECT_API_URL out of the environment and of "
+            "Prefect's profile to use a local one."
+        )
     os.environ["PREFECT_API_URL"] = url
     return url
 
 
-def healthy(url: str, timeout: float = 2.0) -> bool:
+def healthy(url: str, timeout: float = 5.0) -> bool:
     """Whether a Prefect API answers there. Goes straight to it, whatever proxy the environment names."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -32,7 +32,7 @@ class PipelineSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of this line of models")
+    name: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of this line of models")
     store: str = Field(description="folder for everything the pipeline makes; relative to the spec's own file")
     source: SourceSpec
     season: int | None = Field(None, ge=1, description="steps after which the series repeats; null: by its frequency")
@@ -64,6 +64,9 @@ class PipelineSpec(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self):
         """What no single section can check, before any task starts."""
+        for key, place in {"store": self.store, "source.uri": self.source.uri}.items():
+            if "://" in place or ":/" in place:
+                raise ValueError(f"{key} is {place}; this version reads and writes local files only")
         parse_timezone(self.source.timezone)
         if self.source.frequency:
             parse_offset(self.source.frequency)

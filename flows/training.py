@@ -11,8 +11,9 @@ from flows.running import Run, run_of, show_scores
 from flows.spec import PipelineSpec
 from models.errors import Fault
 from models.windows import WindowSpec
-from tasks.ingest.sources import SourceSpec, fingerprint
+from tasks.ingest.sources import SourceFile, SourceSpec, fingerprint
 from tasks.ingest.task import Series, ingest
+from tasks.ingest.timeline import parse_timezone
 from tasks.normalise import normalise
 from tasks.policy import StepState
 from tasks.promote import Live, Promotion, promote, read_live
@@ -71,22 +72,26 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     """The steps in their order; `convcast explain` walks through them too, without running any."""
     live = read_live(store, spec.name)
     check_comparable(live, spec)
-    series, windows = prepare(spec, spec.source, spec.windows, store)
+    file = fingerprint(spec.source)  # once, so that all that follows is made from the same bytes
+    series, windows = prepare(spec, spec.source, file, spec.windows, store)
     model = train(windows, spec.network, spec.fit, store)
     new = validate(model, windows, store)
     naive = validate(None, windows, store, label="validate_naive")
     rivals = {"seasonal naive": naive}
     if displaced := displaced_by(model, live):
-        rivals["live model"] = validate(displaced, windows_for(displaced, spec, windows, store), store, label="validate_live")
+        theirs = windows_for(displaced, spec, file, windows, store)
+        rivals["live model"] = validate(displaced, theirs, store, label="validate_live")
     promotion = promote(spec.name, model, new, rivals, spec.gate, live, run.id, run.now, store)
     page = report(subject_of(spec), series, windows, model, new, rivals, spec.gate, store)
     is_live = live is not None and live.model.digest == model.digest
     return Outcome(model, {"new": new, "live": new if is_live else rivals.get("live model"), "naive": naive}, promotion, page)
 
 
-def prepare(spec: PipelineSpec, source: SourceSpec, cut: WindowSpec, store: Store, suffix: str = "") -> tuple[Series, Windows]:
+def prepare(
+    spec: PipelineSpec, source: SourceSpec, file: SourceFile, cut: WindowSpec, store: Store, suffix: str = ""
+) -> tuple[Series, Windows]:
     """From a source to its windows, in three steps."""
-    series = ingest(source, fingerprint(source), store, label=f"ingest{suffix}")
+    series = ingest(source, file, store, label=f"ingest{suffix}")
     season = spec.season or series.facts.season
     normalised = normalise(series, spec.scaling, spec.folds, season, store, label=f"normalise{suffix}")
     windows = materialise_windows(normalised, cut, spec.folds, store, label=f"materialise_windows{suffix}")
@@ -103,11 +108,11 @@ def displaced_by(model: Model, live: Live | None) -> Model | None:
     return live.previous if live.model.digest == model.digest else live.model
 
 
-def windows_for(rival: Model, spec: PipelineSpec, windows: Windows, store: Store) -> Windows:
+def windows_for(rival: Model, spec: PipelineSpec, file: SourceFile, windows: Windows, store: Store) -> Windows:
     """Windows from the same origins in the form that an older model takes: its own covariates and lookback."""
     if (rival.facts.columns, rival.windows) == (spec.source.columns, spec.windows):
         return windows
-    return prepare(spec, spec.source.seen_by(rival.facts.columns), rival.windows, store, suffix="_live")[1]
+    return prepare(spec, spec.source.seen_by(rival.facts.columns), file, rival.windows, store, suffix="_live")[1]
 
 
 def check_comparable(live: Live | None, spec: PipelineSpec) -> None:
@@ -116,6 +121,7 @@ def check_comparable(live: Live | None, spec: PipelineSpec) -> None:
         return
     pairs = {
         "source.target": (live.model.facts.target, spec.source.target),
+        "source.timezone": (live.model.facts.timezone, str(parse_timezone(spec.source.timezone))),
         "source.frequency": (live.model.facts.frequency, spec.source.frequency or live.model.facts.frequency),
         "windows.horizon": (live.model.windows.horizon, spec.windows.horizon),
         "windows.stride": (live.model.windows.stride, spec.windows.stride),

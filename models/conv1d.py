@@ -19,7 +19,7 @@ from models.windows import Columns, WindowSpec
 class ReferenceSpec(BaseModel):
     """The net this project began with: one convolution, one step ahead, forecast recursively."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["reference"] = "reference"
     filters: int = Field(64, ge=1)
@@ -32,7 +32,7 @@ class ReferenceSpec(BaseModel):
 class ResidualSpec(BaseModel):
     """Dilated residual convolutions that forecast all steps at once."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["residual"] = "residual"
     channels: int = Field(32, ge=1)

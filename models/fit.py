@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from models.windows import Batch, Blocks, Columns, ShuffledStream, WindowSpec, i
 class FitSpec(BaseModel):
     """How a network is trained. Fields that are not given come from the network's recipe, `RECIPES`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int | None = Field(None, ge=1, description="passes, or rounds of steps_per_epoch; else give max_steps")
     max_steps: int | None = Field(None, ge=1, description="optimiser steps in all; else give epochs")
@@ -31,7 +31,9 @@ class FitSpec(BaseModel):
     clip_norm: float | None = Field(None, gt=0, description="largest norm of a step's gradient; null: as it comes")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the running mean of weights; 0: the weights as they are")
     keep: Literal["best", "last"] = Field("best", description="which epoch's weights, by validation loss")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="one network each; their forecasts are averaged")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
+        (0,), min_length=1, description="one network each; their forecasts are averaged"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
 

@@ -1,5 +1,6 @@
 """Forecast the horizon after every series' origin with the live model, and publish the rows to the forecast table."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from pydantic import BaseModel, ConfigDict
 
 from models.bundle import Bundle
@@ -18,6 +19,7 @@ from models.windows import Columns
 from tasks.ingest.checks import num_observed
 from tasks.ingest.task import Series
 from tasks.ingest.timeline import calendar_columns, following, parse_offset, parse_timezone
+from tasks.lease import LeasedLocks
 from tasks.normalise import each_series, to_values
 from tasks.policy import step
 from tasks.storage import Store, speaking_of
@@ -61,7 +63,12 @@ def forecast(
     table = pq.read_table(store.file(series, "series.parquet"), page_checksum_verification=True)
     rows = forecast_rows(read_bundle(store, model), series, table, origin)
     stamp = {"model": f"{name}@{model.digest[:12]}", "model_digest": model.digest, "run_id": run_id, "created_at": now}
-    version = publish(store.forecasts, rows.assign(**stamp))
+    locks, holder = LeasedLocks(store.locks), f"{run_id}-forecast"
+    locks.acquire_lock("forecasts", holder)  # Delta Lake would refuse the later of two writers; so it waits instead
+    try:
+        version = publish(store.forecasts, rows.assign(**stamp))
+    finally:
+        locks.release_lock("forecasts", holder)
     zone = parse_timezone(series.facts.timezone)
     origins = tuple(at.tz_convert(zone).isoformat() for at in sorted(rows["origin"].unique()))
     known = rows["truth"].notna()
@@ -152,6 +159,8 @@ def check_bundle(bundle: Bundle, series: Series) -> None:
     """Raises a Fault where the model was trained on other columns or another frequency."""
     about = bundle.description
     for what, made_for, found in (
+        ("source.target", about.series.target, series.facts.target),
+        ("source.timezone", about.series.timezone, series.facts.timezone),
         ("columns", about.series.columns.names, series.facts.columns.names),
         ("frequency", about.series.frequency, series.facts.frequency),
     ):
@@ -205,13 +214,18 @@ def publish(uri: str, rows: pd.DataFrame) -> int:
     A reader sees all of a run's rows or none, and the same forecast published again replaces itself.
     """
     table = pa.Table.from_pandas(rows[SCHEMA.names], schema=SCHEMA, preserve_index=False)
-    with speaking_of(uri):
-        try:
-            delta = DeltaTable(uri)
-        except TableNotFoundError:
-            write_deltalake(uri, SCHEMA.empty_table(), mode="ignore")
-            delta = DeltaTable(uri)
-        same = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
-        merge = delta.merge(table, predicate=same, source_alias="new", target_alias="old")
-        merge.when_matched_update_all().when_not_matched_insert_all().execute()
-    return DeltaTable(uri).version()
+    same = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
+    try:
+        with speaking_of(uri):
+            if not DeltaTable.is_deltatable(uri):
+                write_deltalake(uri, SCHEMA.empty_table(), mode="ignore")
+            merge = DeltaTable(uri).merge(table, predicate=same, source_alias="new", target_alias="old")
+            merge.when_matched_update_all().when_not_matched_insert_all().execute()
+            return DeltaTable(uri).version()
+    except CommitFailedError:  # another writer came first; worth another try
+        raise
+    except (DeltaError, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        said = re.sub(r"\x1b\[[0-9;]*m|↳", "", str(error)).strip().splitlines()[-1].strip()
+        raise Fault(f"Can not write {uri}: {said}. The table is as it was. Make room, or mend or move the folder.") from error

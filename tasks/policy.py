@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, update_wrapper
+from functools import cache, update_wrapper, wraps
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from typing import Any
 from prefect import Task
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.context import TaskRunContext
-from prefect.results import ResultStore
 from prefect.transactions import IsolationLevel
 from pydantic import BaseModel
 
@@ -34,6 +33,12 @@ from tasks.storage import Call, Receipt, Store
 
 ROOMS = ("flows", "tasks", "models")
 # They decide when a step runs and how that looks, never what it makes.
+PLAIN_JSON = {
+    "type": "json",
+    "jsonlib": "json",
+    "object_decoder": "prefect.serializers.prefect_json_object_decoder",
+    "loads_kwargs": {},
+}
 SHAPE_NOTHING = ("tasks/policy.py", "tasks/lease.py", "tasks/planning.py", "tasks/progress.py", "models/errors.py")
 
 
@@ -95,9 +100,22 @@ class Step:
         update_wrapper(self, function)
         self.name, self.libraries, self.cached = function.__name__, libraries, cached
         self.signature = inspect.signature(function)
+        body = self.unless_made(function) if cached else function
         self.task = Task(
-            function, name=self.name, persist_result=cached, result_serializer="json", cache_policy=NO_CACHE, **options
+            body, name=self.name, persist_result=cached, result_serializer="json", cache_policy=NO_CACHE, **options
         )
+
+    def unless_made(self, function: Callable) -> Callable:
+        """The function, answered by its artifact where a kill fell between that and Prefect's note of it."""
+
+        @wraps(function)
+        def body(*args, **kwargs):
+            store, call = self.signature.bind(*args, **kwargs).arguments["store"], this_call()
+            if store.whole(call.step, call.key):
+                return self.signature.return_annotation.model_validate(store.manifest(call.step, call.key)["receipt"])
+            return function(*args, **kwargs)
+
+        return body
 
     def __call__(self, *args, label: str | None = None, **kwargs) -> Any:
         arguments = self.signature.bind(*args, **kwargs).arguments
@@ -108,12 +126,17 @@ class Step:
         if self.cached:
             store, call = arguments["store"], self.call(arguments)
             task = self.bound(store, call, label)
-            evict_if_damaged(store, call)
+            self.evict_if_damaged(store, call)
         state = task(**arguments, return_state=True)
         entry = StepState(step=label, state=state.name, seconds=round(time.monotonic() - begun, 3))
         if (book := journal.get()) is not None:
             book.note(entry)
-        return state.result()
+        receipt = state.result()
+        if self.cached and self.stored_result(store, call) is None:
+            raise Fault(
+                f"{store.results} did not keep what {label} returned, so the next run would do it again. Make it writable."
+            )
+        return receipt
 
     def planned(self, label: str, arguments: dict[str, Any], planned: list[Planned]) -> Any:
         """The stored receipt, or an `Unknown` where the step would run; either way the plan says so."""
@@ -124,7 +147,7 @@ class Step:
         store, call = arguments["store"], None if waits_for else self.call(arguments)
         if call and self.is_cached(store, call):
             planned.append(Planned(step=label, cached=True, because=""))
-            return stored_result(store, call)
+            return self.stored_result(store, call)
         made_from = call.made_from if call else self.made_from(arguments)
         because = why(made_from, store.manifests(self.name), waits_for)
         planned.append(Planned(step=label, cached=False, because=because))
@@ -156,7 +179,33 @@ class Step:
 
     def is_cached(self, store: Store, call: Call) -> bool:
         """Whether a call would be answered from the store."""
-        return store.whole(call.step, call.key) and stored_result(store, call) is not None
+        return store.whole(call.step, call.key) and self.stored_result(store, call) is not None
+
+    def stored_result(self, store: Store, call: Call) -> Receipt | None:
+        """What Prefect stored for a call; None where that is absent, unreadable, or not this step's receipt as plain JSON.
+
+        Prefect reads a record with the serializer that the record names, and one that names pickle would execute what it
+        holds. So the record is looked at here first, with nothing but a JSON parser.
+        """
+        manifest, kind = store.manifest(call.step, call.key), self.signature.return_annotation
+        try:
+            record = json.loads((store.results / f"{call.step}-{call.key}").read_bytes())
+            written = record["metadata"]["serializer"]
+            result = json.loads(record["result"])
+            same = (
+                {name: written[name] for name in PLAIN_JSON} == PLAIN_JSON
+                and result["__class__"] == f"{kind.__module__}.{kind.__qualname__}"
+                and result["data"] == manifest["receipt"]
+            )
+            return kind.model_validate(result["data"]) if same else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def evict_if_damaged(self, store: Store, call: Call) -> None:
+        """Forget a stored result unless it can be read and its artifact is whole, so that the step runs again."""
+        record = store.results / f"{call.step}-{call.key}"
+        if record.exists() and not self.is_cached(store, call):
+            record.unlink(missing_ok=True)
 
 
 def step(
@@ -189,7 +238,8 @@ def may_pass(error: BaseException) -> bool:
         return True
     if isinstance(error, ConnectionError | TimeoutError):
         return True
-    final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)
+    final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC)
+    final += (errno.EROFS, errno.EEXIST, errno.ENOTEMPTY)
     # Arrow's word for damaged bytes is an OSError without a number.
     return isinstance(error, OSError) and error.errno not in (None, *final)
 
@@ -249,29 +299,3 @@ def project_file(module: str) -> str | None:
     except ModuleNotFoundError:  # a name inside a module
         return None
     return found.origin if found and found.origin and not found.origin.endswith("__init__.py") else None
-
-
-def stored_result(store: Store, call: Call) -> Receipt | None:
-    """What Prefect stored for a call, or None where that is absent, unreadable or names another artifact."""
-    key = f"{call.step}-{call.key}"
-    results = ResultStore(result_storage=None).model_copy(update={"result_storage": local(store)})
-    try:
-        receipt = results.read(key).result
-    except Exception:  # whatever is wrong with a record, the answer is to make it again
-        return None
-    manifest = store.manifest(call.step, call.key)
-    same = isinstance(receipt, Receipt) and manifest and receipt.model_dump(mode="json") == manifest["receipt"]
-    return receipt if same else None
-
-
-def local(store: Store):
-    from prefect.filesystems import LocalFileSystem
-
-    return LocalFileSystem(basepath=str(store.results.absolute()))
-
-
-def evict_if_damaged(store: Store, call: Call) -> None:
-    """Forget a stored result unless it can be read and its artifact is whole, so that the step runs again."""
-    record = store.results / f"{call.step}-{call.key}"
-    if record.exists() and not (store.whole(call.step, call.key) and stored_result(store, call)):
-        record.unlink(missing_ok=True)

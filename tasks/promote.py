@@ -51,7 +51,7 @@ def read_live(store: Store, name: str) -> Live | None:
     """
     document = store.document("live", f"{name}.json")
     try:
-        return Live.model_validate(document) if document else None
+        return None if document is None else Live.model_validate(document)
     except ValidationError as error:
         path = store.root / "live" / f"{name}.json"
         raise Fault(

@@ -35,7 +35,7 @@ class Subject(BaseModel):
     template: str  # digest of the page's own template
 
 
-@step(libraries=("jinja2", "matplotlib", "numpy"))
+@step(libraries=("jinja2", "matplotlib", "numpy", "pandas", "pyyaml"))
 def report(
     subject: Subject,
     series: Series,

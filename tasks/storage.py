@@ -1,8 +1,8 @@
 """The store: artifacts, receipts and small JSON documents.
 
-An artifact is a folder `<store>/<step>/<key>/` whose `manifest.json`, written last, makes it real: it names every
-file with its size and SHA-256, what the artifact was made from, and the receipt its task returned. A folder without
-a manifest is the remains of a killed run and is cleared away by the next one that wants its place.
+An artifact is a folder `<store>/<step>/<key>/`. It is written under another name, `manifest.json` last, and then takes
+its place in one move. The manifest names every file with its size and SHA-256, what the artifact was made from, and
+the receipt its task returned. What a killed run leaves under the other name is cleared away by a later one.
 """
 
 import errno
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -56,9 +57,9 @@ class Call(BaseModel):
 class Draft:
     """An artifact being written; real only after `commit`."""
 
-    def __init__(self, folder: Path, call: Call):
-        self.folder, self.call = folder, call
-        self.committed = False
+    def __init__(self, store: "Store", call: Call):
+        self.store, self.call = store, call
+        self.folder = store.root / call.step / f".{call.key}-{uuid4().hex}"
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -73,7 +74,10 @@ class Draft:
         self.write_bytes(name, to_json(document))
 
     def commit(self, kind: type[R], **facts) -> R:
-        """Write the manifest, last of all files and flushed to disk, and return the receipt."""
+        """Write the manifest, last of all files and flushed to disk, move the folder to its place, and return the receipt.
+
+        Where another run has put the same artifact there meanwhile, that one stays: somebody may be reading it.
+        """
         files = {path.name: describe(path) for path in sorted(self.folder.iterdir())}
         receipt = kind(step=self.call.step, key=self.call.key, digest="", **facts)
         stated = receipt.model_dump(mode="json", exclude={"key", "digest"})
@@ -87,7 +91,12 @@ class Draft:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_atomically(self.folder / MANIFEST, to_json(manifest))
-        self.committed = True
+        step, key = self.call.step, self.call.key
+        if self.store.whole(step, key):
+            return kind.model_validate(self.store.manifest(step, key)["receipt"])
+        place = self.store.folder(step, key)
+        shutil.rmtree(place, ignore_errors=True)  # damaged
+        os.rename(self.folder, place)
         return receipt
 
 
@@ -127,16 +136,14 @@ class Store:
         Raises:
             Fault: the store can not be written, or is full.
         """
-        folder = self.folder(call.step, call.key)
-        draft = Draft(folder, call)
+        draft = Draft(self, call)
         try:
-            with speaking_of(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(parents=True, exist_ok=True)
+            with speaking_of(self.folder(call.step, call.key)):
+                clear_remains(draft.folder.parent, f".{call.key}-*")
+                draft.folder.mkdir(parents=True)
                 yield draft
         finally:
-            if not draft.committed:
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(draft.folder, ignore_errors=True)
 
     def manifest(self, step: str, key: str) -> dict | None:
         """The manifest of an artifact, or None if there is none that can be read."""
@@ -149,7 +156,7 @@ class Store:
     def manifests(self, step: str) -> list[dict]:
         """The manifests of every artifact that a step has made here, oldest first."""
         folder = self.root / step
-        keys = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        keys = sorted(path.name for path in folder.glob("[!.]*"))
         found = [manifest for key in keys if (manifest := self.manifest(step, key))]
         return sorted(found, key=lambda manifest: manifest["created_at"])
 
@@ -193,6 +200,13 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"")
             probe.unlink()
+
+
+def clear_remains(folder: Path, pattern: str, seconds: float = 3600) -> None:
+    """Remove drafts that nobody has touched for so long: their writers were killed."""
+    for path in folder.glob(pattern):
+        if time.time() - path.stat().st_mtime > seconds:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

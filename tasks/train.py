@@ -1,9 +1,13 @@
 """Train one network a seed on the windows, with a checkpoint after every epoch, and store the bundle."""
 
+import hashlib
 import json
+import shutil
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+
+import torch
 
 from models.bundle import FORMAT, Bundle, Description, dump_bundle, load_bundle
 from models.conv1d import NetworkSpec, build_network
@@ -97,6 +101,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     from safetensors.torch import save
 
     about = {"epoch": checkpoint.epoch, "history": checkpoint.history, "best_epoch": checkpoint.best_epoch}
+    about["sha256"] = digest_of(checkpoint.tensors)
     with speaking_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(checkpoint.tensors, {"checkpoint": json.dumps(about)}))
@@ -112,18 +117,26 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["checkpoint"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+        if about["sha256"] != digest_of(tensors):
+            raise ValueError("its tensors are not what was written")
+        return Checkpoint(about["epoch"], tensors, about["history"], about["best_epoch"])
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         say(f"{path.name} can not be read ({error}); training begins anew")
         return None
-    return Checkpoint(about["epoch"], tensors, about["history"], about["best_epoch"])
+
+
+def digest_of(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names and bytes; safetensors has no checksum of its own."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + b"=")
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def forget(checkpoints: Path) -> None:
     """Remove the checkpoints of a training that is done."""
-    for path in checkpoints.glob("*.safetensors"):
-        path.unlink()
-    if checkpoints.is_dir():
-        checkpoints.rmdir()
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def read_bundle(store: Store, model: Model) -> Bundle:
@@ -132,7 +145,8 @@ def read_bundle(store: Store, model: Model) -> Bundle:
     Raises:
         Fault: its files are gone, damaged or no bundle.
     """
-    if not store.whole(model.step, model.key):
+    manifest = store.manifest(model.step, model.key)
+    if not store.whole(model.step, model.key) or manifest["receipt"].get("digest") != model.digest:
         raise Fault(
             f"Model {model.digest[:8]} is not whole any more: a file of {store.folder(model.step, model.key)} is gone or "
             "changed. Restore it, train again with the settings it had, or delete the pointer under live/ to go on without it."

@@ -47,7 +47,7 @@ class Scored:
     stamps: np.ndarray  # (B, H) UTC
 
 
-@step(libraries=("numpy", "pandas", "pyarrow", "torch"))
+@step(libraries=("numpy", "pandas", "pyarrow", "torch", "tzdata"))
 def validate(model: Model | None, windows: Windows, store: Store) -> Scores:
     """Score one model, or seasonal naive where `model` is None, on the folds of these windows."""
     file = WindowFile(store.file(windows, "windows.parquet"))
@@ -97,6 +97,8 @@ def model_forecaster(bundle: Bundle, windows: Windows, scaler: Scaler) -> Foreca
 def forecast_rescaled(bundle: Bundle, scaler: Scaler, series_id: str, windows: torch.Tensor) -> np.ndarray:
     """A live model on windows of a newer scaler: undo that one and apply its own; the other way for the forecasts."""
     own = bundle.description.scaler
+    if series_id not in own.series:  # new since the model was trained: scaled by its own history
+        return bundle.forecast_windows(windows)
     raw = windows.numpy() * np.asarray(scaler.of(series_id).std) + np.asarray(scaler.of(series_id).mean)
     forecast = bundle.forecast_windows(torch.from_numpy(own.apply(series_id, raw)))
     return scaler.apply_target(series_id, own.undo_target(series_id, forecast))

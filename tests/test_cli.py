@@ -159,6 +159,9 @@ SPEC_FAULTS = [
     ({"network__depth": 1}, r"Network sees 3 steps \(depth 1, kernel 3\) but has 48 rows to read .* Use depth=5"),
     ({"source__timezone": "Mars/Olympus"}, r"source.timezone 'Mars/Olympus' is no zone"),
     ({"source__frequency": "fortnightly"}, r"source.frequency 'fortnightly' is no pandas alias"),
+    ({"fit__seeds": [-1]}, r"fit.seeds.0: Input should be greater than or equal to 0"),
+    ({"fit__learning_rate": float("inf")}, r"fit.learning_rate: Input should be a finite number"),
+    ({"name": "n" * 300}, r"name: String should have at most 100 characters"),
     ({"gate__steps": 7}, r"gate.steps is 7; with this horizon and season it can be 1, 12, 24"),
 ]
 
@@ -181,6 +184,14 @@ def test_a_store_that_can_not_be_written_is_named(server, case, monkeypatch, cap
     code, _, err = convcast(monkeypatch, capsys, "train", case.yaml)
     assert code == 2
     assert f"Can not write {case.folder / 'store'}" in err
+    assert "Traceback" not in err
+
+
+def test_a_forecast_table_that_can_not_be_written_is_named(server, trained, monkeypatch, capsys):
+    (trained.folder / "store" / "forecasts").write_text("a file where the table should be")
+    code, _, err = convcast(monkeypatch, capsys, "forecast", trained.yaml, "--origin", "2024-01-20T00:00+00:00")
+    assert code == 2, err
+    assert f"Can not write {trained.folder / 'store' / 'forecasts'}" in err
     assert "Traceback" not in err
 
 

@@ -1,5 +1,6 @@
 """The flows on the real thing: caching, healing, retries, kills, promotion and publication."""
 
+import base64
 import json
 import os
 import signal
@@ -67,7 +68,6 @@ def test_a_store_copied_elsewhere_is_still_cached(server, trained):
     ("change", "rerun"),
     [
         ({"source__order": "sort"}, {"ingest", "report"}),  # the same table comes out; the page prints the spec
-        ({"source__timezone": "+01:00"}, ALL),  # other instants
         ({"source__calendar": ["hour"]}, ALL),  # another channel
         ({"scaling": {"kind": "none"}}, FROM_NORMALISE),
         ({"season": 12}, FROM_NORMALISE),
@@ -152,6 +152,45 @@ def test_a_stored_result_that_is_garbage_is_a_miss(server, trained):
     for path in (trained.folder / "store" / "results").glob("normalise-*"):
         path.write_text("{ no json")
     assert ran(training(trained.spec)) == {"normalise"}
+
+
+def test_a_record_that_names_pickle_is_never_loaded(server, trained, monkeypatch):
+    record = next((trained.folder / "store" / "results").glob("normalise-*"))
+    document = json.loads(record.read_text())
+    document["metadata"]["serializer"] = {"type": "pickle", "picklelib": "cloudpickle", "picklelib_version": None}
+    mark = trained.folder / "executed"
+    document["result"] = base64.b64encode(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode()).decode()
+    record.write_text(json.dumps(document))
+    assert next(one.step for one in explaining(trained.spec) if not one.cached) == "normalise"
+    assert ran(training(trained.spec)) == {"normalise"}
+    assert not mark.exists()
+
+
+def test_an_artifact_that_is_whole_is_taken_over_where_a_kill_lost_the_note_of_it(server, trained, monkeypatch):
+    for path in (trained.folder / "store" / "results").glob("train-*"):
+        path.unlink()
+    monkeypatch.setattr("tasks.train.fit_seeds", lambda *arguments: pytest.fail("it trained again"))
+    assert ran(training(trained.spec)) == {"train"}
+    assert ran(training(trained.spec)) == set()
+
+
+def test_a_store_that_keeps_no_results_is_named(server, case):
+    (case.folder / "store").mkdir()
+    (case.folder / "store" / "results").write_text("a file where the folder should be")
+    with pytest.raises(Fault, match=r"store/results did not keep what ingest returned"):
+        training(case.spec)
+
+
+def test_a_kill_in_the_middle_of_a_checkpoint_harms_no_later_run(server, case):
+    die = "import os, signal; import tasks.storage as s; real = os.replace\n"
+    die += "def dying(a, b):\n    'seed-0' in str(b) and os.path.exists(b) and os.kill(os.getpid(), signal.SIGKILL)\n"
+    die += "    return real(a, b)\ns.os.replace = dying\n"
+    killed = start_training(case, server, die + RUN)
+    killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((case.folder / "store" / "checkpoints").rglob("*seed-0*"))) == 2
+    training(case.spec)
+    assert not list((case.folder / "store" / "checkpoints").iterdir())
 
 
 RUN = """
@@ -272,6 +311,35 @@ def test_a_live_model_with_other_covariates_and_lookback_is_held_against_the_sam
 
 def read_json_scores(store: Store, model: str) -> dict:
     return next(m["receipt"]["scores"] for m in store.manifests("validate") if m["receipt"]["model"] == model)
+
+
+def test_a_new_series_does_not_keep_the_live_model_from_being_compared(server, case):
+    case.write_spec(source__series_id="site")
+    sites = {name: make_frame(seed=seed).assign(site=name) for seed, name in enumerate("abc")}
+    case.write_frame(pd.concat([sites["a"], sites["b"]]))
+    training(case.spec)
+    case.write_frame(pd.concat(sites.values()))
+    assert training(case.spec).scores["live"]["validation"]["24"]["mae"] > 0
+
+
+def test_another_timezone_under_the_same_name_is_refused(server, trained):
+    trained.write_spec(source__timezone="+01:00")
+    with pytest.raises(Fault, match=r"has source.timezone UTC; this spec has UTC\+01:00"):
+        training(trained.spec)
+    with pytest.raises(Fault, match=r"made for source.timezone UTC; load comes with UTC\+01:00"):
+        forecasting(trained.spec)
+
+
+def test_a_forecast_of_another_target_is_refused(server, trained):
+    trained.write_spec(source__target="temperature", source__future_covariates=[])
+    frame = make_frame().assign(temperature=lambda frame: frame["load"])
+    trained.write_frame(frame)
+    live = read_live(trained.store, "small")
+    assert live.model.facts.columns.future == ("temperature",)
+    with pytest.raises(Fault, match=r"more than once|source.target"):
+        forecasting(trained.spec)
+    with pytest.raises(Fault, match=r"live model of 'small' has source.target load; this spec has temperature"):
+        training(trained.spec)
 
 
 def test_another_horizon_under_the_same_name_is_refused_before_anything_runs(server, trained):

@@ -61,14 +61,36 @@ def digest_of(store, key="k1", made_from=None, files=(("a.bin", b"abc"),), rows=
         return draft.commit(Counted, rows=rows).cache_identity()
 
 
+def test_of_two_drafts_of_one_artifact_the_first_stays_and_both_get_its_receipt(store):
+    with store.draft(CALL) as slow:  # its holder slept while another took the lock over
+        slow.write_bytes("a.bin", b"late")
+        first = make(store)
+        second = slow.commit(Counted, rows=9)
+    assert second == first
+    assert store.whole("ingest", "k1")
+    assert store.file(first, "a.bin").read_bytes() == b"abc"
+    assert [path.name for path in (store.root / "ingest").iterdir()] == ["k1"]
+
+
+def test_what_a_killed_run_left_is_cleared_away_once_it_is_old(store):
+    left = [store.root / "ingest" / f".k1-{age}" for age in ("old", "new")]
+    for path in left:
+        path.mkdir(parents=True)
+        (path / "half.bin").write_bytes(b"half")
+    os.utime(left[0], (0, 0))
+    make(store)
+    assert [path.exists() for path in left] == [False, True]
+    assert len(store.manifests("ingest")) == 1
+
+
 def test_a_digest_counts_names_bytes_and_facts_and_not_what_they_were_made_from(store):
     digest = digest_of(store)
     assert digest_of(store, key="k2", made_from={"x": 1}) == digest
     others = {
-        digest_of(store, files=[("a.bin", b"abd")]),
-        digest_of(store, files=[("b.bin", b"abc")]),
-        digest_of(store, files=[("a.bin", b"abc"), ("b.bin", b"")]),
-        digest_of(store, rows=3),
+        digest_of(store, key="k3", files=[("a.bin", b"abd")]),
+        digest_of(store, key="k4", files=[("b.bin", b"abc")]),
+        digest_of(store, key="k5", files=[("a.bin", b"abc"), ("b.bin", b"")]),
+        digest_of(store, key="k6", rows=3),
     }
     assert len(others | {digest}) == 5
 

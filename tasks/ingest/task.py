@@ -35,7 +35,7 @@ class Series(Receipt):
     repairs: dict[str, int]
 
 
-@step(libraries=("numpy", "pandas", "pyarrow"))
+@step(libraries=("numpy", "pandas", "pyarrow", "tzdata"))
 def ingest(source: SourceSpec, file: SourceFile, store: Store) -> Series:
     """Read one source into canonical Parquet."""
     table, facts = canonical(source, read_source(source))
