@@ -1,6 +1,7 @@
 """The `convcast` command. Prefect and torch are imported inside the commands, so that `--help` is instant."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import click
 
 from models.errors import Fault
 
+# Threads that wait for work by spinning stop a second training on the same cores almost dead. OpenMP reads it at import.
+POLITE = ("OMP_WAIT_POLICY", "PASSIVE")
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
 def main() -> None:
     """Run a command; a user's mistake ends in one sentence and exit code 2."""
+    os.environ.setdefault(*POLITE)
     try:
         commands(standalone_mode=False)
     except Fault as fault:
@@ -89,7 +93,7 @@ def explain(spec: Path, as_json: bool) -> None:
 
     planned = explaining(load_spec(spec))
     if as_json:
-        click.echo(json.dumps([one.model_dump() for one in planned]))
+        click.echo(json.dumps({"steps": [one.model_dump() for one in planned]}))
         return
     for one in planned:
         click.echo(f"{one.step:<26}" + ("cached" if one.cached else f"will run, because {one.because}"))

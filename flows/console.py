@@ -71,7 +71,9 @@ def parse_origin(text: str) -> datetime:
     except ValueError as error:
         raise Fault(f"--origin {text!r} is no ISO 8601 stamp; write it as 2014-12-30T23:30+10:00.") from error
     if origin.tzinfo is None:
-        raise Fault(f"--origin {text!r} has no offset; write it as {text}+00:00, or with the offset of your clock.")
+        raise Fault(
+            f"--origin {text!r} has no offset; write it as {origin.isoformat()}+00:00, or with the offset of your clock."
+        )
     return origin
 
 
@@ -80,7 +82,7 @@ class OwnLines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        if record.exc_info or text.startswith(("Finished in state", "Encountered exception")):
+        if record.exc_info or text.startswith(("Finished in state", "Encountered exception", "Crash detected")):
             return "Retry" in text
         return record.levelno >= logging.WARNING or record.name == "prefect.task_runs"
 

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from zoneinfo import available_timezones
 
 import yaml
 
@@ -42,7 +43,7 @@ def bring_up(spec_path: Path | None, tell: Callable[[str], None]) -> None:
 
 
 def deployment_file(spec_path: Path | None) -> dict:
-    """deployments/prefect.yaml, with the spec and the name of another pipeline put in where one is given."""
+    """deployments/prefect.yaml, with the spec, the name and the timezone of another pipeline put in where one is given."""
     from flows.spec import load_spec
 
     path = ROOT / "deployments" / "prefect.yaml"
@@ -53,6 +54,9 @@ def deployment_file(spec_path: Path | None) -> dict:
     for one in document["deployments"]:
         one["name"] = spec.name
         one["parameters"] = {"spec": spec.model_dump(mode="json")}
+        if spec.source.timezone in available_timezones():  # cron knows zones by name, not fixed offsets
+            for schedule in one["schedules"]:
+                schedule["timezone"] = spec.source.timezone
     return document
 
 
@@ -86,7 +90,7 @@ def start_worker() -> None:
     if known and running(known):
         return
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "convcast"]
-    start("worker", command, {"pool": POOL}, PRIVACY)
+    start("worker", command, {"pool": POOL}, {**PRIVACY, "OMP_WAIT_POLICY": "PASSIVE"})
 
 
 def run_now(flow: str, spec_path: Path, watch: bool, tell: Callable[[str], None]) -> dict:

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -64,9 +65,6 @@ class PipelineSpec(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self):
         """What no single section can check, before any task starts."""
-        for key, place in {"store": self.store, "source.uri": self.source.uri}.items():
-            if "://" in place or ":/" in place:
-                raise ValueError(f"{key} is {place}; this version reads and writes local files only")
         parse_timezone(self.source.timezone)
         if self.source.frequency:
             parse_offset(self.source.frequency)
@@ -81,7 +79,8 @@ class PipelineSpec(BaseModel):
                 raise ValueError(
                     f"gate.steps is {self.gate.steps}; with this horizon and season it can be {shortlist(allowed)}"
                 )
-        build_network(self.network, self.source.columns, self.windows, season or 1)
+        with torch.device("meta"):  # shapes only, no memory
+            build_network(self.network, self.source.columns, self.windows, season or 1)
         return self
 
 
@@ -98,7 +97,7 @@ def load_spec(path: str | Path) -> PipelineSpec:
         raise Fault(f"{path} does not exist. Name a spec, as deployments/demo.yaml.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise Fault(f"{path} can not be read: {error}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date is the latter
         raise Fault(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise Fault(f"{path} holds {type(document).__name__}, not a mapping with name, store, source, folds and windows.")
@@ -109,11 +108,25 @@ def resolved(document: dict, folder: Path) -> dict:
     """The document with its paths absolute."""
     document = dict(document)
     if isinstance(document.get("store"), str):
-        document["store"] = str((folder / Path(document["store"]).expanduser()).resolve())
+        document["store"] = absolute("store", document["store"], folder)
     source = document.get("source")
     if isinstance(source, dict) and isinstance(source.get("uri"), str):
-        document["source"] = source | {"uri": str((folder / Path(source["uri"]).expanduser()).resolve())}
+        document["source"] = source | {"uri": absolute("source.uri", source["uri"], folder)}
     return document
+
+
+def absolute(key: str, place: str, folder: Path) -> str:
+    """A path made absolute from `folder`.
+
+    Raises:
+        Fault: it is no path of this machine.
+    """
+    if "://" in place or not place:
+        raise Fault(f"{key} is {place!r}; this version reads and writes local files only. Name a path.")
+    try:
+        return str((folder / Path(place).expanduser()).resolve())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise Fault(f"{key} is {place!r}, which is no path: {error}. Name another.") from error
 
 
 def check_spec(document: dict, where: str) -> PipelineSpec:

@@ -36,7 +36,7 @@ class ResidualSpec(BaseModel):
 
     kind: Literal["residual"] = "residual"
     channels: int = Field(32, ge=1)
-    depth: int | None = Field(None, ge=1, description="blocks; null: as many as it takes to see every row")
+    depth: int | None = Field(None, ge=1, le=20, description="blocks; null: as many as it takes to see every row")
     kernel: int = Field(3, ge=1, description="steps; odd, so that a row sits in the middle of what it sees")
     dropout: float = Field(0.2, ge=0, lt=1)
     noise: float = Field(0.1, ge=0, description="jitter of the inputs while training, in standard deviations")

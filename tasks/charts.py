@@ -33,7 +33,7 @@ def draw_examples(examples: Sequence[dict], unit: str) -> Figure:
     for axes, example in zip(np.atleast_1d(figure.subplots(len(examples), 1)), examples, strict=True):
         stamps = pd.DatetimeIndex([pd.Timestamp(stamp).tz_localize(None) for stamp in example["stamps"]])
         step = stamps[1] - stamps[0] if len(stamps) > 1 else pd.Timedelta(days=1)
-        before = [stamps[0] - step * k for k in range(len(example["before"]), 0, -1)]
+        before = pd.DatetimeIndex([pd.Timestamp(stamp).tz_localize(None) for stamp in example["before_stamps"]])
         plain(axes)
         clock = "%a %d %b %Y %H:%M" if step < pd.Timedelta(days=1) else "%d %b %Y"
         truth = [*example["before"], *example["truth"]]
@@ -71,16 +71,19 @@ def draw_by_step(curves: dict[str, Sequence[float]], unit: str) -> Figure:
     return figure
 
 
-def draw_by_hour(hours: Sequence[dict], unit: str) -> Figure:
-    """Mean residual and mean absolute error of the new model by local hour of the forecast step."""
+def draw_by_clock(rows: Sequence[dict], clock: str, unit: str) -> Figure:
+    """Mean residual and mean absolute error of the new model by local hour, weekday or month of the forecast step."""
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = plain(figure.subplots())
-    clock = [row["hour"] for row in hours]
-    axes.bar(clock, [row["mae"] for row in hours], color="#cfe3ec", label="MAE")
-    axes.plot(clock, [row["bias"] for row in hours], color=NEW, linewidth=2, marker="o", markersize=3, label="mean residual")
+    at = [row["at"] for row in rows]
+    axes.bar(at, [row["mae"] for row in rows], color="#cfe3ec", label="MAE")
+    axes.plot(at, [row["bias"] for row in rows], color=NEW, linewidth=2, marker="o", markersize=3, label="mean residual")
     axes.axhline(0, color=INK, linewidth=0.8)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("local hour", color=INK)
+    if clock == "day_of_week":
+        axes.set_xticks(range(7), ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel(f"local {clock}", color=INK)
     axes.set_ylabel(f"forecast - truth, {unit}", color=INK)
     axes.legend(frameon=False, fontsize=9)
     return figure

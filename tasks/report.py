@@ -8,13 +8,13 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
-from tasks.charts import draw_by_hour, draw_by_step, draw_examples, draw_losses, short_number
+from tasks.charts import draw_by_clock, draw_by_step, draw_examples, draw_losses, short_number
 from tasks.ingest.task import Series
 from tasks.policy import step, this_call
 from tasks.promote import GateSpec, judge, short
 from tasks.storage import Receipt, Store
 from tasks.train import Model
-from tasks.validate import Scores
+from tasks.validate import Scores, clock_unit
 from tasks.windows import Windows
 
 PAGE = "report.html"
@@ -64,7 +64,7 @@ def draw_charts(series: Series, backtests: dict[str, dict], history: list[dict])
     figures = {
         "examples": draw_examples(test["new model"]["examples"], unit),
         "by_step": draw_by_step({name: fold["mae_by_step"] for name, fold in test.items()}, unit),
-        "by_hour": draw_by_hour(test["new model"]["by_hour"], unit),
+        "by_clock": draw_by_clock(test["new model"]["by_clock"], test["new model"]["clock"], unit),
         "losses": draw_losses(history),
     }
     return {name: to_data_uri(figure) for name, figure in figures.items()}
@@ -87,6 +87,7 @@ def page_facts(subject, series, windows, model, new, rivals, gate, history) -> d
         "file": subject.file,
         "target": series.facts.target,
         "model": short(model),
+        "clock": {"hour": "hour of day", "day_of_week": "weekday", "month": "month"}[clock_unit(series.facts.frequency)],
         "kind": subject.spec["network"]["kind"],
         "mae": own,
         "naive_mae": other,

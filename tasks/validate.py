@@ -14,7 +14,7 @@ from models.metrics import StepErrors, score
 from models.naive import seasonal_naive
 from models.scaling import Scaler
 from models.windows import gather
-from tasks.ingest.timeline import parse_timezone
+from tasks.ingest.timeline import SECONDS_A_DAY, fixed_seconds, parse_offset, parse_timezone
 from tasks.policy import step, this_call
 from tasks.storage import Receipt, Store
 from tasks.train import Model, read_bundle
@@ -22,6 +22,7 @@ from tasks.windows import FoldBlocks, WindowFile, Windows
 
 SCORED_FOLDS = ("validation", "test")
 BATCH = 1024  # windows forecast at a time
+CLOCK = {"hour": range(24), "day_of_week": range(7), "month": range(1, 13)}
 NEW_LINE = "Give the spec another name to start a new line of models."
 
 Forecaster = Callable[
@@ -121,16 +122,17 @@ def backtest(blocks: FoldBlocks, about: Windows, scaler: Scaler, forecaster: For
     """Scores of every origin of a fold, errors by step and by local hour, and the origins picked to be shown."""
     horizon, zone = about.windows.horizon, parse_timezone(about.facts.timezone)
     by_series: dict[str, StepErrors] = {}
-    by_hour = np.zeros((24, 4))  # forecasts, sum of error, of absolute error, of squared error
+    unit = clock_unit(about.facts.frequency)
+    by_clock = np.zeros((len(CLOCK[unit]), 3))  # forecasts, sum of error, of absolute error
     origin_mae = []
     for part in forecasts(blocks, about, scaler, forecaster):
         error = part.forecast - part.truth
         errors = by_series.setdefault(part.series_id, StepErrors(horizon, scaler.of(part.series_id).naive_mae))
         errors.add(error)
-        hours = pd.DatetimeIndex(part.stamps.reshape(-1), tz="UTC").tz_convert(zone).hour.to_numpy()
+        local = pd.DatetimeIndex(part.stamps.reshape(-1), tz="UTC").tz_convert(zone)
         flat = error.reshape(-1)
-        moments = np.stack([np.ones_like(flat), flat, np.abs(flat), np.square(flat)], 1)
-        np.add.at(by_hour, hours, moments)
+        at = getattr(local, unit).to_numpy() - CLOCK[unit].start
+        np.add.at(by_clock, at, np.stack([np.ones_like(flat), flat, np.abs(flat)], 1))
         origin_mae.append(np.abs(error).mean(1))
     ranked = np.argsort(np.concatenate(origin_mae), kind="stable")
     chosen = {name: int(ranked[round(quantile * (len(ranked) - 1))]) for name, quantile in picks.items()}
@@ -140,14 +142,24 @@ def backtest(blocks: FoldBlocks, about: Windows, scaler: Scaler, forecaster: For
         "num_origins": len(ranked),
         "detail": {
             "mae_by_step": (sum(e.absolute for e in every) / len(ranked)).tolist(),
-            "by_hour": [
-                {"hour": hour, "forecasts": int(row[0]), "bias": row[1] / row[0], "mae": row[2] / row[0]}
-                for hour, row in enumerate(by_hour)
+            "clock": unit,
+            "by_clock": [
+                {"at": at, "forecasts": int(row[0]), "bias": row[1] / row[0], "mae": row[2] / row[0]}
+                for at, row in zip(CLOCK[unit], by_clock.tolist(), strict=True)
                 if row[0]
             ],
             "examples": examples(blocks, about, scaler, forecaster, chosen),
         },
     }
+
+
+def clock_unit(frequency: str) -> str:
+    """The part of the local clock by which errors of this frequency are looked at."""
+    offset = parse_offset(frequency)
+    seconds = fixed_seconds(offset)
+    if seconds and seconds < SECONDS_A_DAY:
+        return "hour"
+    return "day_of_week" if seconds or offset.rule_code.split("-")[0] in ("D", "B", "C") else "month"
 
 
 def forecasts(blocks: FoldBlocks, about: Windows, scaler: Scaler, forecaster: Forecaster) -> Iterator[Scored]:
@@ -179,7 +191,9 @@ def examples(blocks, about: Windows, scaler: Scaler, forecaster: Forecaster, cho
         (naive,) = forecasts_at(blocks, block, start, about, scaler, naive_forecaster(about))
         past = blocks.read(block)[start[0] : start[0] + about.windows.lookback, 0].numpy()
         recent = scaler.undo_target(own.series_id, past[-2 * about.windows.horizon :])
-        stamps = pd.DatetimeIndex(own.stamps[0], tz="UTC").tz_convert(parse_timezone(about.facts.timezone))
+        zone = parse_timezone(about.facts.timezone)
+        stamps = pd.DatetimeIndex(own.stamps[0], tz="UTC").tz_convert(zone)
+        earlier = blocks.timestamps(block)[start[0] : start[0] + about.windows.lookback][-len(recent) :]
         shown.append(
             {
                 "name": name,
@@ -187,6 +201,7 @@ def examples(blocks, about: Windows, scaler: Scaler, forecaster: Forecaster, cho
                 "mae": float(np.abs(own.forecast - own.truth).mean()),
                 "stamps": [stamp.isoformat() for stamp in stamps],
                 "before": recent.tolist(),
+                "before_stamps": [stamp.isoformat() for stamp in pd.DatetimeIndex(earlier, tz="UTC").tz_convert(zone)],
                 "truth": own.truth[0].tolist(),
                 "forecast": own.forecast[0].tolist(),
                 "naive": naive.forecast[0].tolist(),

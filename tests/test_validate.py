@@ -12,7 +12,7 @@ from models.scaling import Scaler, SeriesScale
 from models.windows import Columns, SeriesFacts, WindowSpec
 from tasks.promote import GateSpec, judge
 from tasks.train import Model
-from tasks.validate import Scores, backtest, forecast_rescaled, naive_forecaster, score_steps
+from tasks.validate import Scores, backtest, clock_unit, forecast_rescaled, naive_forecaster, score_steps
 from tasks.windows import Windows
 
 CUT = WindowSpec(lookback=2, horizon=2)
@@ -52,7 +52,8 @@ def test_a_backtest_scores_every_origin_by_steps_and_local_hour():
     assert result["scores"]["2"]["rmse"] == pytest.approx(np.sqrt((4 + 4 + 4 + 64 + 64 + 0) / 6))
     assert result["scores"]["2"]["mase"] == pytest.approx(22 / 6 / 2)
     assert result["detail"]["mae_by_step"] == [pytest.approx(4), pytest.approx(10 / 3)]
-    hours = {row["hour"]: row for row in result["detail"]["by_hour"]}
+    assert result["detail"]["clock"] == "hour"
+    hours = {row["at"]: row for row in result["detail"]["by_clock"]}
     assert sorted(hours) == [4, 5, 6, 7]  # the third row is 02:00 UTC, 04:00 on the local clock
     assert hours[6]["forecasts"] == 2
     assert hours[6]["bias"] == pytest.approx(-8)
@@ -60,6 +61,16 @@ def test_a_backtest_scores_every_origin_by_steps_and_local_hour():
     assert worst["truth"] == [3, 10]
     assert worst["naive"] == [1, 2]
     assert worst["stamps"][0] == "2024-01-01T05:00:00+02:00"
+    assert worst["before"] == [1, 2]
+    assert worst["before_stamps"] == ["2024-01-01T03:00:00+02:00", "2024-01-01T04:00:00+02:00"]
+
+
+@pytest.mark.parametrize(
+    ("frequency", "unit"),
+    [("15min", "hour"), ("h", "hour"), ("24h", "day_of_week"), ("D", "day_of_week"), ("W-MON", "month"), ("MS", "month")],
+)
+def test_errors_are_looked_at_by_the_part_of_the_clock_that_a_step_moves_in(frequency, unit):
+    assert clock_unit(frequency) == unit
 
 
 def test_a_backtest_is_in_the_targets_own_unit():

@@ -125,6 +125,10 @@ def check_columns(source: SourceSpec, present: list[str]) -> None:
     """Raises a Fault for a column that the spec names and the file lacks, or has twice."""
     for column in wanted(source):
         count = present.count(column)
+        if count == 0 and len(present) == 1 and (mark := next((one for one in ";\t|" if one in present[0]), None)):
+            raise Fault(
+                f"{source.uri} has one column, {present[0]!r}; it seems to be separated by {mark!r}. Save it with commas."
+            )
         if count == 0:
             near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
             folded = {name.casefold(): name for name in present}

@@ -2,7 +2,7 @@
 
 import warnings
 from datetime import timedelta, timezone, tzinfo
-from re import fullmatch
+from re import fullmatch, split
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -87,8 +87,9 @@ def to_instants(source: SourceSpec, column: pa.ChunkedArray) -> pd.DatetimeIndex
     try:
         return stamps.tz_localize(zone, ambiguous="raise", nonexistent="raise")
     except ValueError as error:
+        said = split(r"[.,] ?[Tt]ry using", str(error))[0]  # what follows is advice to programmers
         raise Fault(
-            f"{source.uri}, column {source.timestamp!r}: {error}. The clock of {source.timezone} skips or repeats that "
+            f"{source.uri}, column {source.timestamp!r}: {said}. The clock of {source.timezone} skips or repeats that "
             "hour; write stamps with an offset, or set source.timezone to the fixed offset they were taken in."
         ) from error
 
