@@ -9,7 +9,8 @@ import click
 
 from models.errors import Fault
 
-# Threads that wait for work by spinning stop a second training on the same cores almost dead. OpenMP reads it at import.
+# Threads that wait for work by spinning stop a second training on the same cores almost dead. OpenMP reads it at import,
+# and a worker started from here inherits it.
 POLITE = ("OMP_WAIT_POLICY", "PASSIVE")
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -51,16 +52,13 @@ def train(spec: Path, as_json: bool) -> None:
 
     SPEC is a YAML file, as deployments/demo.yaml. Steps whose inputs have not changed come from the cache.
     """
-    from flows.console import follow, print_trained, to_object
+    from flows.console import follow, print_trained, show
 
     with follow(spec) as loaded:
         from flows.training import training
 
         trained = training(loaded)
-    if as_json:
-        click.echo(json.dumps(to_object(trained)))
-    else:
-        print_trained(trained, spec)
+    show(trained, spec, as_json, print_trained)
 
 
 @commands.command()
@@ -71,16 +69,13 @@ def train(spec: Path, as_json: bool) -> None:
 @AS_JSON
 def forecast(spec: Path, origin: str | None, as_json: bool) -> None:
     """Forecast with the live model, into the forecast table."""
-    from flows.console import follow, print_forecasted, to_object
+    from flows.console import follow, print_forecasted, show
 
     with follow(spec, origin) as loaded:
         from flows.forecasting import forecasting
 
         forecasted = forecasting(loaded)
-    if as_json:
-        click.echo(json.dumps(to_object(forecasted)))
-    else:
-        print_forecasted(forecasted, spec)
+    show(forecasted, spec, as_json, print_forecasted)
 
 
 @commands.command()
@@ -105,14 +100,11 @@ def explain(spec: Path, as_json: bool) -> None:
 @AS_JSON
 def report(spec: Path, in_browser: bool, as_json: bool) -> None:
     """Show the scores of the last training run, and where its report is."""
-    from flows.console import last_trained, print_trained, to_object
+    from flows.console import last_trained, print_trained, show
     from flows.spec import load_spec
 
     trained = last_trained(load_spec(spec))
-    if as_json:
-        click.echo(json.dumps(to_object(trained)))
-    else:
-        print_trained(trained, spec)
+    show(trained, spec, as_json, print_trained)
     if in_browser:
         click.launch(trained.report)
 

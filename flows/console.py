@@ -1,5 +1,6 @@
 """What a person, or a script, sees of a run on the command line."""
 
+import json
 import logging
 import os
 import shlex
@@ -102,6 +103,14 @@ def run_log_on_stderr() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
+
+
+def show(outcome, path: Path, as_json: bool, to_a_person: Callable) -> None:
+    """Print what a run did: one JSON object for scripts, or lines for people."""
+    if as_json:
+        click.echo(json.dumps(to_object(outcome)))
+    else:
+        to_a_person(outcome, path)
 
 
 def to_object(outcome) -> dict:

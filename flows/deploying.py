@@ -90,7 +90,7 @@ def start_worker() -> None:
     if known and running(known):
         return
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "convcast"]
-    start("worker", command, {"pool": POOL}, {**PRIVACY, "OMP_WAIT_POLICY": "PASSIVE"})
+    start("worker", command, {"pool": POOL}, PRIVACY)
 
 
 def run_now(flow: str, spec_path: Path, watch: bool, tell: Callable[[str], None]) -> dict:

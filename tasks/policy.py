@@ -32,13 +32,14 @@ from tasks.planning import Planned, Unknown, plan, unknown_steps, why
 from tasks.storage import Call, Receipt, Store
 
 ROOMS = ("flows", "tasks", "models")
-# They decide when a step runs and how that looks, never what it makes.
+# The only form in which a stored result is believed: nothing in it can execute.
 PLAIN_JSON = {
     "type": "json",
     "jsonlib": "json",
     "object_decoder": "prefect.serializers.prefect_json_object_decoder",
     "loads_kwargs": {},
 }
+# They decide when a step runs and how that looks, never what it makes.
 SHAPE_NOTHING = ("tasks/policy.py", "tasks/lease.py", "tasks/planning.py", "tasks/progress.py", "models/errors.py")
 
 

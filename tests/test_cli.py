@@ -162,6 +162,9 @@ SPEC_FAULTS = [
     ({"fit__seeds": [-1]}, r"fit.seeds.0: Input should be greater than or equal to 0"),
     ({"fit__learning_rate": float("inf")}, r"fit.learning_rate: Input should be a finite number"),
     ({"name": "n" * 300}, r"name: String should have at most 100 characters"),
+    ({"store": "s3://bucket/prefix"}, r"store is 's3://bucket/prefix'; this version reads and writes local files only"),
+    ({"source__uri": "~nobody-of-this-name/x.csv"}, r"source.uri is '~nobody-of-this-name/x.csv', which is no path"),
+    ({"network__depth": 40}, r"network.depth: Input should be less than or equal to 20"),
     ({"gate__steps": 7}, r"gate.steps is 7; with this horizon and season it can be 1, 12, 24"),
 ]
 
@@ -177,6 +180,15 @@ def test_a_spec_that_is_absent_or_no_yaml_is_named(case, monkeypatch, capsys):
     check_refused(convcast(monkeypatch, capsys, "train", case.folder / "none.yaml"), "none.yaml does not exist", case)
     case.yaml.write_text("name: [unclosed")
     check_refused(convcast(monkeypatch, capsys, "train", case.yaml), "spec.yaml is no YAML", case)
+    case.yaml.write_text("forecast: {origin: 2014-13-45}")
+    check_refused(convcast(monkeypatch, capsys, "train", case.yaml), "spec.yaml is no YAML: month must be", case)
+
+
+def test_a_horizon_beyond_all_memory_is_refused_by_the_rows_it_needs(server, case, monkeypatch, capsys):
+    case.write_spec(windows__horizon=10**9, network__depth=None)
+    check_refused(
+        convcast(monkeypatch, capsys, "train", case.yaml), r"load has 600 steps; lookback 72 \+ horizon 1000000000", case
+    )
 
 
 def test_a_store_that_can_not_be_written_is_named(server, case, monkeypatch, capsys):

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import make_frame
 from deltalake import DeltaTable
 
@@ -19,10 +20,11 @@ from flows.explaining import explaining
 from flows.forecasting import forecasting
 from flows.training import training
 from models.errors import Fault
+from models.fit import Checkpoint
 from tasks.policy import Unkeyable, step
 from tasks.promote import read_live
 from tasks.storage import Store
-from tasks.train import load_checkpoint
+from tasks.train import load_checkpoint, save_checkpoint
 
 ALL = ("ingest", "normalise", "materialise_windows", "train", "validate", "validate_naive", "report")
 FROM_NORMALISE, FROM_WINDOWS, FROM_TRAIN = ALL[1:], ALL[2:], ("train", "validate", "report")
@@ -339,6 +341,40 @@ def test_a_forecast_of_another_target_is_refused(server, trained):
     with pytest.raises(Fault, match=r"more than once|source.target"):
         forecasting(trained.spec)
     with pytest.raises(Fault, match=r"live model of 'small' has source.target load; this spec has temperature"):
+        training(trained.spec)
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_not_believed(tmp_path):
+    path = tmp_path / "seed-0.safetensors"
+    save_checkpoint(path, Checkpoint(2, {"network.w": torch.ones(4)}, [{"epoch": 1}, {"epoch": 2}], 1))
+    assert load_checkpoint(path).epoch == 2
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert load_checkpoint(path) is None
+
+
+def test_a_live_pointer_to_other_weights_than_the_store_holds_is_refused(server, trained):
+    live = read_live(trained.store, "small")
+    other = live.model.model_copy(update={"digest": "0" * 64})
+    trained.store.put_document(live.model_copy(update={"model": other}).model_dump(mode="json"), "live", "small.json")
+    with pytest.raises(Fault, match="Model 00000000 is not whole any more"):
+        forecasting(trained.spec)
+
+
+def test_a_source_that_grows_while_a_run_trains_is_not_compared_across_its_two_states(server, trained, monkeypatch):
+    import flows.training
+
+    def train_while_rows_arrive(*arguments, original=flows.training.train, **options):
+        model = original(*arguments, **options)
+        trained.write_frame(make_frame(648))
+        return model
+
+    monkeypatch.setattr(flows.training, "train", train_while_rows_arrive)
+    trained.write_spec(windows__lookback=96, source__calendar=["hour"])
+    frame = make_frame()
+    frame.loc[0, "load"] += 1  # so that nothing made for the live model is in the store already
+    trained.write_frame(frame)
+    with pytest.raises(Fault, match="changed while it was being read"):
         training(trained.spec)
 
 
