@@ -6,14 +6,13 @@ import pyarrow.parquet as pq
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-from flows.running import run_of
+from flows.preparing import prepare, stock_of
+from flows.running import few_at_once, run_of
 from flows.spec import PipelineSpec
-from flows.training import prepare
-from models.scaling import Scaler
-from tasks.ingest.sources import fingerprint
+from tasks.normalise import read_scaler
 from tasks.policy import StepState
 from tasks.storage import Store, speaking_of
-from tasks.windows import WindowFile, exploded
+from tasks.windows import FoldBlocks, exploded, open_windows
 
 
 class Exported(BaseModel):
@@ -26,25 +25,25 @@ class Exported(BaseModel):
     rows: int
 
 
-@flow(name="exporting", persist_result=False, validate_parameters=True)
+@flow(name="exporting", persist_result=False, validate_parameters=True, task_runner=few_at_once())
 def exporting(spec: PipelineSpec, fold: str, path: str) -> Exported:
     """Write one fold's windows, exploded and in the user's units, to a Parquet file."""
     store = Store(spec.store)
     with run_of(store) as run:
-        _, windows = prepare(spec, spec.source, fingerprint(spec.source), spec.windows, store)
-        rows = write_exploded(windows, fold, Path(path), store)
+        made = prepare(spec, spec.source, stock_of(spec, store), spec.windows, store)
+        scaler, _ = read_scaler(made.normalised, made.ingested.columns, store)
+        cut = open_windows(made.windows, scaler, spec.folds, store)
+        rows = write_exploded(cut.fold(fold), Path(path))
         return Exported(tasks=run.tasks, path=path, rows=rows)
 
 
-def write_exploded(windows, fold: str, path: Path, store: Store) -> int:
+def write_exploded(blocks: FoldBlocks, path: Path) -> int:
     """The number of windows written; the file takes its name only once it is whole."""
-    file = WindowFile(store.file(windows, "windows.parquet"))
-    scaler = Scaler.model_validate(store.read_json(windows, "scaler.json"))
     partial, writer, rows = path.with_name(f".{path.name}.partial"), None, 0
     with speaking_of(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for batch in exploded(file, fold, scaler):
+            for batch in exploded(blocks):
                 writer = writer or pq.ParquetWriter(partial, batch.schema, compression="zstd")
                 writer.write_batch(batch)
                 rows += batch.num_rows

@@ -3,12 +3,14 @@
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-from flows.running import run_of
+from flows.preparing import ingest_source, stock_of
+from flows.running import few_at_once, run_of
 from flows.spec import PipelineSpec
 from models.errors import Fault
+from models.series import SeriesFacts
 from tasks.forecast import forecast
-from tasks.ingest.sources import fingerprint
-from tasks.ingest.task import ingest
+from tasks.ingest.shards import Overview
+from tasks.ingest.sources import SourceSpec
 from tasks.policy import StepState
 from tasks.promote import read_live
 from tasks.storage import Store
@@ -27,13 +29,16 @@ class Forecasted(BaseModel):
     table_version: int
     rows_written: int
     num_series: int
+    new_series: int  # of these, how many the model was not trained on
+    set_aside: int  # series that were not forecast
+    faults: tuple[str, ...]  # why, the first few
     origins: tuple[str, ...]
     known: int  # rows whose truth is known already
     mae: float | None  # over those
     seconds: float
 
 
-@flow(name="forecasting", persist_result=False, validate_parameters=True)
+@flow(name="forecasting", persist_result=False, validate_parameters=True, task_runner=few_at_once())
 def forecasting(spec: PipelineSpec) -> Forecasted:
     """Forecast the horizon after the newest data, or after `forecast.origin`, with the live model."""
     store = Store(spec.store)
@@ -41,11 +46,26 @@ def forecasting(spec: PipelineSpec) -> Forecasted:
         live = read_live(store, spec.name)
         if live is None:
             raise Fault(f"No model of {spec.name!r} is live in {store.root}. Run convcast train first.")
-        source = spec.source.seen_by(live.model.facts.columns)
-        series = ingest(source, fingerprint(source), store)
-        published = forecast(spec.name, live.model, series, spec.forecast.origin, run.id, run.now, store)
+        facts = live.model.facts
+        got = ingest_source(spec.source.seen_by(facts.columns), stock_of(spec, store), store, facts.columns)
+        check_same_source(facts, spec.source, got.overview)
+        settings = (got.statics, spec.forecast.origin, spec.source.quarantine)
+        published = forecast(spec.name, live.model, got.series, *settings, run.id, run.now, store)
         return Forecasted(
             name=spec.name, run_id=run.id, tasks=run.tasks, model=live.model.digest, forecast_table=published.table,
             table_version=published.version, rows_written=published.rows, num_series=published.num_series,
-            origins=published.origins, known=published.known, mae=published.mae, seconds=run.seconds,
+            new_series=published.new_series, set_aside=got.set_aside + published.num_set_aside,
+            faults=(*got.faults, *published.set_aside)[:10], origins=published.origins, known=published.known, mae=published.mae, seconds=run.seconds,
         )  # fmt: skip
+
+
+def check_same_source(facts: SeriesFacts, source: SourceSpec, overview: Overview) -> None:
+    """Raises a Fault where the live model was made for another target, clock or frequency."""
+    for what, made_for, found in (
+        ("source.target", facts.target, source.target),
+        ("source.timezone", facts.timezone, source.timezone),
+        ("gaps or missing 'mask':", facts.columns.masked, source.masks),
+        ("frequency", facts.frequency, overview.frequency),
+    ):
+        if made_for != found:
+            raise Fault(f"The live model was made for {what} {made_for}; {source.target} comes with {found}. Train again.")

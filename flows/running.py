@@ -1,5 +1,6 @@
 """What every flow run has: an id, a clock read once, a journal of its steps, and artifacts for Prefect's UI."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,16 @@ from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.policy import Journal, StepState, journal
 from tasks.storage import Store
 from tasks.validate import Scores
+
+
+def few_at_once() -> ThreadPoolTaskRunner:
+    """Mapped steps run as many at a time as there are cores, so that memory stays bounded."""
+    return ThreadPoolTaskRunner(max_workers=max(2, os.cpu_count() or 2))
 
 
 @dataclass

@@ -13,8 +13,10 @@ from models.conv1d import NetworkSpec, ResidualSpec, build_network
 from models.errors import Fault, shortlist
 from models.fit import RECIPES, FitSpec
 from models.scaling import ScalingSpec
+from models.series import Columns
 from models.windows import FoldSpec, WindowSpec
-from tasks.ingest.sources import SourceSpec
+from tasks.ingest.sources import SourceSpec, is_url
+from tasks.ingest.streams import find_encoding
 from tasks.ingest.timeline import parse_offset, parse_timezone, season_of
 from tasks.promote import GateSpec
 from tasks.validate import score_steps
@@ -66,6 +68,7 @@ class PipelineSpec(BaseModel):
     def _fits_together(self):
         """What no single section can check, before any task starts."""
         parse_timezone(self.source.timezone)
+        find_encoding(self.source.encoding)
         if self.source.frequency:
             parse_offset(self.source.frequency)
         if self.forecast.origin is not None and self.forecast.origin.tzinfo is None:
@@ -80,8 +83,16 @@ class PipelineSpec(BaseModel):
                     f"gate.steps is {self.gate.steps}; with this horizon and season it can be {shortlist(allowed)}"
                 )
         with torch.device("meta"):  # shapes only, no memory
-            build_network(self.network, self.source.columns, self.windows, season or 1)
+            build_network(self.network, declared_columns(self.source), self.windows, season or 1)
         return self
+
+
+def declared_columns(source: SourceSpec) -> Columns:
+    """The channels as far as the spec tells them; words of a static covariate only become channels once its file is read."""
+    return Columns(
+        masked=source.masks, past=source.past_covariates, future=source.future_covariates, calendar=source.calendar,
+        holidays=source.holidays, static=source.static_covariates,
+    )  # fmt: skip
 
 
 def load_spec(path: str | Path) -> PipelineSpec:
@@ -110,9 +121,19 @@ def resolved(document: dict, folder: Path) -> dict:
     if isinstance(document.get("store"), str):
         document["store"] = absolute("store", document["store"], folder)
     source = document.get("source")
-    if isinstance(source, dict) and isinstance(source.get("uri"), str):
-        document["source"] = source | {"uri": absolute("source.uri", source["uri"], folder)}
+    if isinstance(source, dict):
+        document["source"] = source = dict(source)
+        for key in ("uri", "static_uri"):
+            if isinstance(source.get(key), str):
+                source[key] = located(f"source.{key}", source[key], folder)
+        if isinstance(source.get("uri"), list):
+            source["uri"] = [located("source.uri", one, folder) if isinstance(one, str) else one for one in source["uri"]]
     return document
+
+
+def located(key: str, place: str, folder: Path) -> str:
+    """A URL as it is, a path made absolute."""
+    return place if is_url(place) else absolute(key, place, folder)
 
 
 def absolute(key: str, place: str, folder: Path) -> str:
@@ -121,8 +142,8 @@ def absolute(key: str, place: str, folder: Path) -> str:
     Raises:
         Fault: it is no path of this machine.
     """
-    if "://" in place or not place:
-        raise Fault(f"{key} is {place!r}; this version reads and writes local files only. Name a path.")
+    if is_url(place) or not place:
+        raise Fault(f"{key} is {place!r}; this version writes to local folders only. Name a path.")
     try:
         return str((folder / Path(place).expanduser()).resolve())
     except (RuntimeError, ValueError, OSError) as error:

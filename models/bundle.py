@@ -18,9 +18,10 @@ from safetensors.torch import save as save_tensors
 from models.conv1d import NetworkSpec, build_network
 from models.errors import Fault
 from models.scaling import Scaler
-from models.windows import Batch, SeriesFacts, WindowSpec
+from models.series import SeriesFacts
+from models.windows import Batch, WindowSpec
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 1024  # windows forecast at a time
 
 
@@ -51,7 +52,9 @@ class Bundle:
         about = self.description
         networks = []
         for weights in self.weights:
-            network = build_network(about.network, about.series.columns, about.windows, about.series.season)
+            network = build_network(
+                about.network, about.series.columns, about.windows, about.series.season, len(about.scaler.series)
+            )
             try:
                 network.load_state_dict(weights)
             except RuntimeError as error:
@@ -59,17 +62,34 @@ class Bundle:
             networks.append(network.eval())
         return networks
 
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number by which a network with an embedding knows each series; 0 is left for those it never saw."""
+        return number_series(self.description.scaler)
+
     @torch.no_grad()
-    def forecast(self, past: torch.Tensor, future: torch.Tensor) -> np.ndarray:
-        """Forecasts (B, H) in scaled space from scaled past (B, L, C) and future (B, H, F): the mean over seeds."""
-        parts = zip(past.split(BATCH), future.split(BATCH), strict=True)
+    def forecast(self, past: torch.Tensor, future: torch.Tensor, series: torch.Tensor | None = None) -> np.ndarray:
+        """Forecasts (B, H) in scaled space, the mean over seeds.
+
+        Args:
+            past: (B, L, C) scaled.
+            future: (B, H, F) scaled.
+            series: (B,) int64, the number of each window's series; None where all of them are unknown.
+        """
+        series = torch.zeros(len(past), dtype=torch.int64) if series is None else series
+        parts = zip(past.split(BATCH), future.split(BATCH), series.split(BATCH), strict=True)
         means = [torch.stack([network(*part).float() for network in self.networks]).mean(0) for part in parts]
         return torch.cat(means).numpy()
 
-    def forecast_windows(self, windows: torch.Tensor) -> np.ndarray:
+    def forecast_windows(self, windows: torch.Tensor, series: torch.Tensor | None = None) -> np.ndarray:
         """Forecasts (B, H) in scaled space from whole windows (B, L+H, C), whose targets are not looked at."""
         batch = Batch.split(windows, self.description.windows.lookback, self.description.series.columns)
-        return self.forecast(batch.past, batch.future)
+        return self.forecast(batch.past, batch.future, series)
+
+
+def number_series(scaler: Scaler) -> dict[str, int]:
+    """Series numbered from 1 in the order of their names."""
+    return {name: number for number, name in enumerate(sorted(scaler.series), 1)}
 
 
 def dump_bundle(bundle: Bundle) -> dict[str, bytes]:

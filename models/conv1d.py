@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.errors import Fault
-from models.windows import Columns, WindowSpec
+from models.series import Columns
+from models.windows import WindowSpec
 
 
 class ReferenceSpec(BaseModel):
@@ -40,8 +41,10 @@ class ResidualSpec(BaseModel):
     kernel: int = Field(3, ge=1, description="steps; odd, so that a row sits in the middle of what it sees")
     dropout: float = Field(0.2, ge=0, lt=1)
     noise: float = Field(0.1, ge=0, description="jitter of the inputs while training, in standard deviations")
+    embedding: int = Field(0, ge=0, le=256, description="numbers learned for each series; 0: all series share everything")
 
 
+HIDDEN = 0.1  # share of windows whose series a network with an embedding is not told while training
 NetworkSpec = Annotated[ReferenceSpec | ResidualSpec, Field(discriminator="kind")]
 
 
@@ -58,6 +61,8 @@ class ReferenceNet(nn.Module):
                 f"windows.lookback {windows.lookback} is too short for network.kernel {spec.kernel} and network.pool "
                 f"{spec.pool}; it takes {spec.kernel + spec.pool - 1} steps. Use a longer lookback."
             )
+        # What was filled in is told by a channel that its own forecasts could not go on with.
+        self.seen = [at for at, name in enumerate(columns.names) if name != "observed"]
         if columns.past:
             raise Fault(
                 f"network.kind 'reference' feeds its own forecasts back and so needs every covariate over the horizon; "
@@ -65,7 +70,7 @@ class ReferenceNet(nn.Module):
                 "are known ahead, leave them out, or use network.kind 'residual'."
             )
         self.layers = nn.Sequential(
-            nn.Conv1d(columns.num_channels, spec.filters, spec.kernel),
+            nn.Conv1d(len(self.seen), spec.filters, spec.kernel),
             nn.ReLU(),
             nn.MaxPool1d(spec.pool),
             nn.Flatten(),
@@ -79,8 +84,9 @@ class ReferenceNet(nn.Module):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, past: Tensor, future: Tensor) -> Tensor:
+    def forward(self, past: Tensor, future: Tensor, series: Tensor | None = None) -> Tensor:
         """One step (B, 1) while training; the whole horizon (B, H), step by step, when forecasting."""
+        past = past[:, :, self.seen]
         if self.training:
             return self.layers(past.transpose(1, 2))
         return self.recursive(past, future)
@@ -151,10 +157,10 @@ class ResidualNet(nn.Module):
 
     trained_steps = None  # all of them
 
-    def __init__(self, spec: ResidualSpec, columns: Columns, windows: WindowSpec, season: int):
+    def __init__(self, spec: ResidualSpec, columns: Columns, windows: WindowSpec, season: int, num_series: int):
         super().__init__()
         self.lookback, self.horizon = windows.lookback, windows.horizon
-        num_past, num_future = len(columns.past), len(columns.known)
+        num_past, num_future = len(columns.past_only), len(columns.known)
         self.num_past, self.noise = num_past, spec.noise
         seasonal = season > 1 and windows.lookback >= 2 * season
         self.memory = min(season, windows.lookback - season) if seasonal else windows.lookback
@@ -165,6 +171,9 @@ class ResidualNet(nn.Module):
             self.lags = SeasonalLags(num_future, windows.lookback, windows.horizon, season, self.memory)
             inputs += 3 + 3 * num_future  # lagged targets, and how far their covariates lie from the row's own
             self.blend = nn.Parameter(torch.zeros(3))
+        # Number 0 stands for a series that was not there in training; it is learned from series that are hidden now and then.
+        self.series = nn.Embedding(num_series + 1, spec.embedding) if spec.embedding else None
+        inputs += spec.embedding
         depth = spec.depth or depth_to_see(num_rows, spec.kernel)
         self.embed = nn.Conv1d(inputs, spec.channels, 1)
         self.blocks = nn.Sequential(
@@ -180,8 +189,8 @@ class ResidualNet(nn.Module):
             fade = math.exp(-2 / max(self.memory, 2))
             self.carry.weight[:, -1] = fade ** torch.arange(1.0, windows.horizon + 1)
 
-    def forward(self, past: Tensor, future: Tensor) -> Tensor:
-        """All steps (B, H) from past (B, L, C) and future (B, H, F)."""
+    def forward(self, past: Tensor, future: Tensor, series: Tensor | None = None) -> Tensor:
+        """All steps (B, H) from past (B, L, C), future (B, H, F) and, where series are embedded, their numbers (B,)."""
         target = past[:, :, 0]
         known = torch.cat([past[:, :, 1 + self.num_past :], future], 1)  # (B, L+H, F)
         if self.training and self.noise:
@@ -191,9 +200,17 @@ class ResidualNet(nn.Module):
         is_future[:, :, self.memory :] = 1
         past_covariates = past[:, -self.memory :, 1 : 1 + self.num_past].transpose(1, 2)
         features += [F.pad(past_covariates, (0, self.horizon)), is_future]
+        if self.series is not None:
+            features.append(self._embedded(series).unsqueeze(2).expand(-1, -1, is_future.shape[2]))
         g = self.head(self.norm(self.blocks(self.embed(torch.cat(features, 1)))))[:, 0]  # (B, R)
         errors = target[:, -self.memory :] - base[:, : self.memory] - g[:, : self.memory]
         return base[:, self.memory :] + g[:, self.memory :] + self.carry(errors)
+
+    def _embedded(self, series: Tensor) -> Tensor:
+        """(B, E) what was learned of each series."""
+        if self.training:
+            series = torch.where(torch.rand(series.shape, device=series.device) < HIDDEN, 0, series)
+        return self.series(series)
 
     def _base(self, target: Tensor, known: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The base (B, R) and the channels the convolutions see, each (B, some, R)."""
@@ -227,9 +244,9 @@ def depth_to_see(num_rows: int, kernel: int) -> int:
 
 
 def build_network(
-    spec: ReferenceSpec | ResidualSpec, columns: Columns, windows: WindowSpec, season: int
+    spec: ReferenceSpec | ResidualSpec, columns: Columns, windows: WindowSpec, season: int, num_series: int = 1
 ) -> ReferenceNet | ResidualNet:
-    """A freshly initialised network for these columns and windows.
+    """A freshly initialised network for these columns and windows; `num_series` counts those it may tell apart.
 
     Raises:
         Fault: the network does not fit the windows or the columns.
@@ -237,7 +254,7 @@ def build_network(
     if spec.kind == "reference":
         return ReferenceNet(spec, columns, windows)
     check_receptive_field(spec, windows, season)
-    return ResidualNet(spec, columns, windows, season)
+    return ResidualNet(spec, columns, windows, season, num_series)
 
 
 def check_receptive_field(spec: ResidualSpec, windows: WindowSpec, season: int) -> None:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from models.errors import Fault
-from models.windows import Batch, Blocks, Columns, ShuffledStream, WindowSpec, in_order
+from models.series import Columns
+from models.windows import Batch, Blocks, ShuffledStream, WindowSpec, in_order
 
 
 class FitSpec(BaseModel):
@@ -46,6 +47,7 @@ class FitSpec(BaseModel):
         return self
 
 
+VALIDATED = 65_536  # validation windows looked at after an epoch
 RECIPES = {
     "reference": {
         "epochs": 50,
@@ -102,9 +104,15 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def loss_of(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss by its name in `FitSpec.loss`."""
-    return {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}[name]
+def loss_of(name: str, forecast: Tensor, batch: Batch) -> Tensor:
+    """The loss by its name in `FitSpec.loss`, over the steps that were forecast and whose target was observed."""
+    function = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}[name]
+    steps = forecast.shape[1]
+    if batch.weight is None:
+        return function(forecast.float(), batch.target[:, :steps])
+    weight = batch.weight[:, :steps]
+    each = function(forecast.float(), batch.target[:, :steps], reduction="none")
+    return (each * weight).sum() / weight.sum().clamp(min=1)
 
 
 def num_steps(spec: FitSpec, num_windows: int) -> tuple[int, int]:
@@ -134,8 +142,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.spec.learning_rate * self._rate()
         with autocast(self.spec, self.device):
-            forecast = self.network(batch.past, batch.future)
-        loss = loss_of(self.spec.loss)(forecast.float(), batch.target[:, : forecast.shape[1]])
+            forecast = self.network(batch.past, batch.future, batch.series)
+        loss = loss_of(self.spec.loss, forecast, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.spec.clip_norm:
@@ -265,17 +273,18 @@ def diverged(what: str, value: float, epoch: int, step: int, spec: FitSpec) -> F
 
 @torch.no_grad()
 def validation_loss(run: Training, blocks: Blocks, columns: Columns, windows: WindowSpec) -> float:
-    """Mean loss over every validation window, of the steps the network is trained on."""
+    """Mean loss over the validation windows, of the steps the network is trained on; of very many, an even selection."""
     kept = {name: value.clone() for name, value in run.network.state_dict().items()}
     run.network.load_state_dict(run.weights())
     run.network.eval()
     steps = run.network.trained_steps or windows.horizon
     total = count = 0.0
-    for chunk in in_order(blocks, windows.span, 1024):
+    for chunk in in_order(blocks, windows.span, 1024, VALIDATED):
         batch = Batch.split(chunk.to(run.device), windows.lookback, columns)
         with autocast(run.spec, run.device):
-            forecast = run.network(batch.past, batch.future[:, :steps])
-        total += loss_of(run.spec.loss)(forecast.float(), batch.target[:, :steps]).item() * len(chunk)
-        count += len(chunk)
+            forecast = run.network(batch.past, batch.future[:, :steps], batch.series)
+        weight = len(chunk) if batch.weight is None else batch.weight[:, :steps].mean().item() * len(chunk)
+        total += loss_of(run.spec.loss, forecast, batch).item() * weight
+        count += weight
     run.network.load_state_dict(kept)
-    return total / count
+    return total / max(count, 1e-9)

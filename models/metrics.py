@@ -1,47 +1,50 @@
 """Errors of many forecasts, added up piece by piece so that no backtest has to fit in memory."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 
 
-@dataclass
 class StepErrors:
-    """Running sums over the forecasts of one series, by step."""
+    """Running sums over the forecasts of some series, by series and step; steps that were not observed do not count."""
 
-    horizon: int
-    naive_mae: float  # the scale of MASE
-    num_forecasts: int = 0
-    absolute: np.ndarray = field(init=False)  # (H,)
-    squared: np.ndarray = field(init=False)  # (H,)
+    def __init__(self, horizon: int, naive_mae: Sequence[float | None]):
+        """`naive_mae` is the scale of MASE of each series; None or zero where it has none."""
+        self.naive_mae = [value or None for value in naive_mae]
+        shape = (len(self.naive_mae), horizon)
+        self.count, self.absolute, self.squared = np.zeros(shape), np.zeros(shape), np.zeros(shape)
 
-    def __post_init__(self):
-        self.absolute = np.zeros(self.horizon)
-        self.squared = np.zeros(self.horizon)
+    def add(self, series: np.ndarray, error: np.ndarray, seen: np.ndarray) -> None:
+        """Add errors (N, H), forecast minus truth in the target's unit, of the series (N,); `seen` (N, H) says which count."""
+        kept = np.where(seen, error, 0.0)
+        if len(series) and (series == series[0]).all():  # the usual case, at a fraction of the cost
+            at = int(series[0])
+            self.count[at] += seen.sum(0)
+            self.absolute[at] += np.abs(kept).sum(0)
+            self.squared[at] += np.square(kept).sum(0)
+            return
+        np.add.at(self.count, series, seen)
+        np.add.at(self.absolute, series, np.abs(kept))
+        np.add.at(self.squared, series, np.square(kept))
 
-    def add(self, error: np.ndarray) -> None:
-        """Add errors (N, H), forecast minus truth, in the target's unit."""
-        self.num_forecasts += len(error)
-        self.absolute += np.abs(error).sum(0)
-        self.squared += np.square(error).sum(0)
+    def by_series(self, steps: int | None = None) -> tuple[list[float | None], list[float | None]]:
+        """MAE and MASE of each series over the first `steps` steps; None where there is nothing to measure."""
+        count, absolute = self.count[:, :steps].sum(1), self.absolute[:, :steps].sum(1)
+        mae = [float(total / number) if number else None for total, number in zip(absolute, count, strict=True)]
+        pairs = zip(mae, self.naive_mae, strict=True)
+        return mae, [own / scale if own is not None and scale else None for own, scale in pairs]
 
 
-def score(series: list[StepErrors], steps: int) -> dict[str, float | None]:
+def score(errors: StepErrors, steps: int) -> dict[str, float | None]:
     """MAE and RMSE over the first `steps` steps of every forecast, and the mean over series of MASE.
 
-    MASE divides a series' MAE by its in-sample seasonal-naive MAE (Hyndman and Koehler 2006, eq. 3 with a season);
-    it is None where a series repeats itself exactly and that error is zero.
+    MASE divides a series' MAE by its in-sample seasonal-naive MAE (Hyndman and Koehler 2006, eq. 3 with a season). Series
+    that repeat themselves exactly have none, and are left out of the mean; it is None where no series has one.
     """
-    forecasts = sum(errors.num_forecasts for errors in series) * steps
-    absolute = [errors.absolute[:steps].sum() for errors in series]
-    defined = all(errors.naive_mae > 0 for errors in series)
-    scaled = [
-        total / (errors.num_forecasts * steps) / errors.naive_mae
-        for total, errors in zip(absolute, series, strict=True)
-        if defined
-    ]
+    count = max(errors.count[:, :steps].sum(), 1)
+    scaled = [value for value in errors.by_series(steps)[1] if value is not None]
     return {
-        "mae": float(sum(absolute) / forecasts),
-        "rmse": float(np.sqrt(sum(errors.squared[:steps].sum() for errors in series) / forecasts)),
-        "mase": float(np.mean(scaled)) if defined else None,
+        "mae": float(errors.absolute[:, :steps].sum() / count),
+        "rmse": float(np.sqrt(errors.squared[:, :steps].sum() / count)),
+        "mase": float(np.mean(scaled)) if scaled else None,
     }

@@ -1,11 +1,15 @@
 """Per-series scaling, fitted on training steps and undone on forecasts."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault, shortlist
+from models.series import Columns
+
+HALF_ROOT = 0.5**0.5  # the standard deviation of a sine over whole turns
 
 
 class ScalingSpec(BaseModel):
@@ -22,24 +26,27 @@ class SeriesScale(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean: tuple[float, ...]
-    std: tuple[float, ...]  # ddof 0; 1 for a covariate that never changes in training
-    naive_mae: float  # seasonal-naive error over the training steps, in the target's unit; the scale of MASE
+    std: tuple[float, ...]  # ddof 0; 1 for a channel that never changes in training
+    naive_mae: float | None  # seasonal-naive error over the training steps, in the target's unit; the scale of MASE
+    steps: int  # up to the last target
+    constant: bool = False  # the target never changes over the training steps
 
 
 class Scaler(BaseModel):
-    """What `normalise` subtracted and divided by, for every series."""
+    """What is subtracted from each series and what it is divided by."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     channels: tuple[str, ...]
     season: int
+    scaling: ScalingSpec
     series: dict[str, SeriesScale]
 
     def of(self, series_id: str) -> SeriesScale:
         """The scale of one series.
 
         Raises:
-            Fault: the series was not there when the model was trained.
+            Fault: the series was not there when the scaler was fitted.
         """
         if series_id not in self.series:
             raise Fault(
@@ -53,33 +60,121 @@ class Scaler(BaseModel):
         scale = self.of(series_id)
         return ((values - np.asarray(scale.mean)) / np.asarray(scale.std)).astype(np.float32)
 
-    def apply_target(self, series_id: str, values: np.ndarray) -> np.ndarray:
-        """Targets or forecasts scaled, float64, any shape."""
-        scale = self.of(series_id)
-        return (np.asarray(values, np.float64) - scale.mean[0]) / scale.std[0]
-
     def undo_target(self, series_id: str, values: np.ndarray) -> np.ndarray:
         """Targets or forecasts in the target's own unit, float64, any shape."""
         scale = self.of(series_id)
         return np.asarray(values, np.float64) * scale.std[0] + scale.mean[0]
 
+    def adding(self, others: dict[str, SeriesScale]) -> "Scaler":
+        """This scaler with the scales of further series."""
+        return self.model_copy(update={"series": self.series | others})
 
-def fit_scale(training: np.ndarray, season: int, spec: ScalingSpec, series_id: str, target: str) -> SeriesScale:
-    """Statistics of the training rows (R, C) of one series; the target is the first channel.
 
-    Raises:
-        Fault: the target never changes over the training steps.
+class Moments:
+    """Running count, mean and spread of channels, exact enough for any number of rows that come a few at a time."""
+
+    def __init__(self, num_channels: int):
+        self.count = np.zeros(num_channels)
+        self.mean = np.zeros(num_channels)
+        self.squares = np.zeros(num_channels)
+        self.low = np.full(num_channels, np.inf)
+        self.high = np.full(num_channels, -np.inf)
+
+    def add(self, rows: np.ndarray, counted: np.ndarray | None = None) -> None:
+        """Take in rows (R, C); of the first channel only those that are `counted` (R,).
+
+        Source: Chan, Golub and LeVeque 1979, the pairwise update of means and sums of squares.
+        """
+        for channel in range(rows.shape[1]):
+            values = rows[:, channel] if channel or counted is None else rows[counted, channel]
+            if not len(values):
+                continue
+            count, mean = len(values), values.mean()
+            total, apart = self.count[channel] + count, mean - self.mean[channel]
+            self.squares[channel] += np.square(values - mean).sum() + apart**2 * self.count[channel] * count / total
+            self.mean[channel] += apart * count / total
+            self.count[channel] = total
+            self.low[channel] = min(self.low[channel], values.min())
+            self.high[channel] = max(self.high[channel], values.max())
+
+    @property
+    def std(self) -> np.ndarray:
+        """ddof 0; 1 where a channel never changes, since rounding may leave 1e-17 there."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            std = np.sqrt(self.squares / self.count)
+        return np.where((self.high > self.low) & (std > 0), std, 1.0)
+
+
+class NaiveError:
+    """Mean absolute error of seasonal naive within a series whose rows come a few at a time."""
+
+    def __init__(self, season: int):
+        self.season, self.total, self.count = season, 0.0, 0
+        self.tail = np.empty(0)
+
+    def add(self, target: np.ndarray) -> None:
+        """Take in targets (R,), NaN where one was not observed."""
+        joined = np.concatenate([self.tail, target])
+        if len(joined) > self.season:
+            apart = np.abs(joined[self.season :] - joined[: -self.season])
+            self.total += float(np.nansum(apart))
+            self.count += int((~np.isnan(apart)).sum())
+        self.tail = joined[-self.season :]
+
+    @property
+    def mae(self) -> float | None:
+        return self.total / self.count if self.count else None
+
+
+def fit_scale(
+    pieces: Iterable[np.ndarray], columns: Columns, season: int, num_training: int, steps: int, spec: ScalingSpec
+) -> SeriesScale:
+    """Statistics of the training rows of one series.
+
+    Args:
+        pieces: its training rows (R, C) in order; `columns.names` without the channels that the calendar makes, which
+            stand before the static ones.
+        num_training: how many rows they are together.
+        steps: rows up to the last target, training or not.
     """
-    if np.ptp(training[:, 0]) == 0:
-        raise Fault(
-            f"{series_id}: {target} is constant ({training[0, 0]:g}) over its {len(training)} training steps, so there "
-            "is nothing to learn. Drop the series or choose another source.target."
+    num_channels = columns.num_channels - columns.made
+    moments = Moments(num_channels)
+    naive = NaiveError(season if season < num_training else 1)
+    for rows in pieces:
+        seen = rows[:, 1] > 0 if columns.masked else None
+        moments.add(rows, seen)
+        naive.add(rows[:, 0] if seen is None else np.where(seen, rows[:, 0], np.nan))
+    mean, std = (moments.mean, moments.std) if spec.kind == "standard" else (np.zeros(num_channels), np.ones(num_channels))
+    if columns.masked:
+        mean[1], std[1] = 0.0, 1.0
+    first_static = num_channels - len(columns.static)
+    std[first_static:] = 1.0  # a static channel is scaled across series, in `merge_scales`
+    made_std = [HALF_ROOT] * (2 * len(columns.calendar)) + [1.0] * bool(columns.holidays)
+    mean = [*mean[:first_static].tolist(), *([0.0] * columns.made), *moments.mean[first_static:].tolist()]
+    std = [
+        *std[:first_static].tolist(),
+        *(made_std if spec.kind == "standard" else [1.0] * columns.made),
+        *std[first_static:].tolist(),
+    ]
+    constant = not moments.high[0] > moments.low[0]
+    return SeriesScale(mean=tuple(mean), std=tuple(std), naive_mae=naive.mae, steps=steps, constant=constant)
+
+
+def merge_scales(parts: list[dict[str, SeriesScale]], columns: Columns, season: int, scaling: ScalingSpec) -> Scaler:
+    """One scaler of the scales of several shards; static channels share one mean and spread over all series."""
+    series = {name: scale for part in parts for name, scale in sorted(part.items())}
+    num_static = len(columns.static)
+    if not num_static or not series:
+        return Scaler(channels=columns.names, season=season, scaling=scaling, series=series)
+    values = np.array([scale.mean[-num_static:] for scale in series.values()])
+    mean, std = values.mean(0), np.where(np.ptp(values, axis=0) > 0, values.std(0), 1.0)
+    shared = {
+        name: scale.model_copy(
+            update={
+                "mean": (*scale.mean[:-num_static], *mean.tolist()),
+                "std": (*scale.std[:-num_static], *std.tolist()),
+            }
         )
-    lag = season if season < len(training) else 1
-    naive_mae = float(np.abs(training[lag:, 0] - training[:-lag, 0]).mean())
-    if spec.kind == "none":
-        mean, std = np.zeros(training.shape[1]), np.ones(training.shape[1])
-    else:
-        mean, std = training.mean(0), training.std(0)
-        std = np.where(np.ptp(training, axis=0) > 0, std, 1.0)  # of equal values, rounding may leave std at 1e-17
-    return SeriesScale(mean=tuple(mean.tolist()), std=tuple(std.tolist()), naive_mae=naive_mae)
+        for name, scale in series.items()
+    }
+    return Scaler(channels=columns.names, season=season, scaling=scaling, series=shared)

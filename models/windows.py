@@ -15,8 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.errors import Fault
+from models.series import Columns
 
 FOLDS = ("train", "validation", "test")
+SHUFFLE_ROWS = 1 << 20  # rows that a shuffled stream holds at a time
 
 
 class WindowSpec(BaseModel):
@@ -42,41 +44,6 @@ class FoldSpec(BaseModel):
     test: int = Field(ge=1, description="steps, counted from the end")
 
 
-class Columns(BaseModel):
-    """What the channels of a row mean, in their order: target, past covariates, future covariates."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    past: tuple[str, ...] = ()
-    future: tuple[str, ...] = ()
-    calendar: tuple[str, ...] = ()  # future covariates too, each a sine and a cosine of the local clock
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """Every channel known over the horizon."""
-        return (*self.future, *(f"{name}_{wave}" for name in self.calendar for wave in ("sin", "cos")))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return ("target", *self.past, *self.known)
-
-    @property
-    def num_channels(self) -> int:
-        return len(self.names)
-
-
-class SeriesFacts(BaseModel):
-    """What every artifact and model made from one source shares."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    target: str  # the user's name for it
-    columns: Columns
-    frequency: str  # pandas alias
-    season: int  # steps after which the series repeats; 1: it does not
-    timezone: str  # of the local clock
-
-
 def fold_rows(num_rows: int, folds: FoldSpec, windows: WindowSpec, series_id: str) -> dict[str, range]:
     """The rows that the windows of each fold may touch, fold by fold.
 
@@ -88,8 +55,7 @@ def fold_rows(num_rows: int, folds: FoldSpec, windows: WindowSpec, series_id: st
     """
     first_test = num_rows - folds.test
     first_validation = first_test - folds.validation
-    if folds.validation < windows.horizon or folds.test < windows.horizon or first_validation < windows.span:
-        needed = windows.span + max(folds.validation, windows.horizon) + max(folds.test, windows.horizon)
+    if num_rows < (needed := steps_needed(folds, windows)):
         raise Fault(
             f"{series_id} has {num_rows} steps; lookback {windows.lookback} + horizon {windows.horizon} to train on, "
             f"validation {folds.validation} and test {folds.test} (each at least one horizon) need {needed}. "
@@ -100,6 +66,11 @@ def fold_rows(num_rows: int, folds: FoldSpec, windows: WindowSpec, series_id: st
         "validation": range(first_validation - windows.lookback, first_test),
         "test": range(first_test - windows.lookback, num_rows),
     }
+
+
+def steps_needed(folds: FoldSpec, windows: WindowSpec) -> int:
+    """Steps of a series below which some fold would have no window."""
+    return windows.span + max(folds.validation, windows.horizon) + max(folds.test, windows.horizon)
 
 
 def window_starts(num_rows: int, windows: WindowSpec) -> range:
@@ -126,11 +97,20 @@ class Batch:
     past: torch.Tensor  # (B, L, C) every channel up to the origin
     future: torch.Tensor  # (B, H, F) what is known over the horizon
     target: torch.Tensor  # (B, H)
+    weight: torch.Tensor | None = None  # (B, H) 1 where the target was observed; None where all of them were
+    series: torch.Tensor | None = None  # (B,) number of each window's series, where the rows tell
 
     @classmethod
     def split(cls, windows: torch.Tensor, lookback: int, columns: Columns) -> "Batch":
-        first_future = 1 + len(columns.past)
-        return cls(windows[:, :lookback], windows[:, lookback:, first_future:], windows[:, lookback:, 0])
+        """Windows (B, L+H, C), or (B, L+H, C + 1) where a last channel numbers the series."""
+        channels = columns.num_channels
+        return cls(
+            past=windows[:, :lookback, :channels],
+            future=windows[:, lookback:, columns.first_known : channels],
+            target=windows[:, lookback:, 0],
+            weight=windows[:, lookback:, 1] if columns.masked else None,
+            series=windows[:, 0, channels].long() if windows.shape[2] > channels else None,
+        )
 
 
 class Blocks(Protocol):
@@ -166,25 +146,43 @@ class TensorBlocks:
         return self.rows[block]
 
 
-def in_order(blocks: Blocks, span: int, batch_size: int) -> Iterator[torch.Tensor]:
-    """Every window once, block by block and oldest first, as (B, span, C) tensors."""
+def in_order(blocks: Blocks, span: int, batch_size: int, limit: int | None = None) -> Iterator[torch.Tensor]:
+    """Every window once, block by block and oldest first, as (B, span, C) tensors; a batch may hold windows of many blocks.
+
+    Args:
+        limit: about how many windows, spread evenly over all of them; None for every one.
+    """
+    total = sum(blocks.num_windows)
+    every = max(1, total // limit) if limit else 1
+    waiting: list[torch.Tensor] = []
+    held = passed = 0
     for block, count in enumerate(blocks.num_windows):
+        first = -passed % every
+        passed += count
+        if first >= count:
+            continue
         rows = blocks.read(block)
-        for start in range(0, count, batch_size):
-            starts = torch.arange(start, min(start + batch_size, count)) * blocks.stride
-            yield gather(rows, starts.to(rows.device), span)
+        for starts in torch.arange(first, count, every).split(batch_size):
+            waiting.append(gather(rows, (starts * blocks.stride).to(rows.device), span))
+            held += len(starts)
+            if held >= batch_size:
+                joined = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
+                yield joined[:batch_size]
+                waiting, held = ([joined[batch_size:]], held - batch_size) if held > batch_size else ([], 0)
+    if waiting:
+        yield torch.cat(waiting)
 
 
 class ShuffledStream:
     """Endless shuffled passes over all windows, the same for a seed, from any step on.
 
-    A pass takes the blocks in random order, `shuffle_blocks` at a time, and shuffles the windows of
+    A pass takes the blocks in random order, as many at a time as hold `shuffle_rows` rows, and shuffles the windows of
     those together; a smaller data set is so shuffled as a whole and read once.
     """
 
-    def __init__(self, blocks: Blocks, span: int, batch_size: int, seed: int, device, shuffle_blocks: int = 8):
+    def __init__(self, blocks: Blocks, span: int, batch_size: int, seed: int, device, shuffle_rows: int = SHUFFLE_ROWS):
         self.blocks, self.span, self.batch_size, self.seed = blocks, span, batch_size, seed
-        self.device, self.shuffle_blocks = device, shuffle_blocks
+        self.device, self.shuffle_rows = device, shuffle_rows
         self._loaded: tuple[tuple[int, ...], torch.Tensor] | None = None
 
     def batches(self, first_step: int = 0) -> Iterator[torch.Tensor]:
@@ -199,10 +197,9 @@ class ShuffledStream:
         pass_number = 0
         while True:
             rng = np.random.default_rng((self.seed, pass_number))
-            # Few blocks stay in one order, so that they are read once for all passes.
-            order = np.arange(len(sizes)) if len(sizes) <= self.shuffle_blocks else rng.permutation(len(sizes))
-            for at in range(0, len(order), self.shuffle_blocks):
-                group = order[at : at + self.shuffle_blocks]
+            # What fits at once stays in one order, so that it is read once for all passes.
+            order = np.arange(len(sizes)) if lengths.sum() <= self.shuffle_rows else rng.permutation(len(sizes))
+            for group in self._groups(order, lengths):
                 offsets = np.concatenate([[0], np.cumsum(lengths[group])[:-1]])
                 starts = [o + self.blocks.stride * np.arange(n) for o, n in zip(offsets, sizes[group], strict=True)]
                 shuffled = torch.from_numpy(rng.permutation(np.concatenate(starts)))
@@ -210,6 +207,16 @@ class ShuffledStream:
                 for chosen in shuffled.split(self.batch_size):
                     yield blocks, chosen
             pass_number += 1
+
+    def _groups(self, order: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
+        """Neighbours in `order` that have `shuffle_rows` rows together at most, or are a single block."""
+        begin, held = 0, 0
+        for at, block in enumerate(order):
+            if held and held + lengths[block] > self.shuffle_rows:
+                yield order[begin:at]
+                begin, held = at, 0
+            held += lengths[block]
+        yield order[begin:]
 
     def _rows(self, group: tuple[int, ...]) -> torch.Tensor:
         if self._loaded is None or self._loaded[0] != group:

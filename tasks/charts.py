@@ -36,7 +36,7 @@ def draw_examples(examples: Sequence[dict], unit: str) -> Figure:
         before = pd.DatetimeIndex([pd.Timestamp(stamp).tz_localize(None) for stamp in example["before_stamps"]])
         plain(axes)
         clock = "%a %d %b %Y %H:%M" if step < pd.Timedelta(days=1) else "%d %b %Y"
-        truth = [*example["before"], *example["truth"]]
+        truth = np.array([*example["before"], *example["truth"]], float)  # None, where masked, leaves a hole
         axes.plot([*before, *stamps], truth, color=INK, linewidth=1.3, label="truth")
         dot = "o" if len(stamps) == 1 else None
         axes.plot(stamps, example["naive"], color=NAIVE, linewidth=1.3, marker=dot, label="seasonal naive")

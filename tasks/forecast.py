@@ -7,20 +7,20 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from pydantic import BaseModel, ConfigDict
 
 from models.bundle import Bundle
 from models.errors import Fault, shortlist
-from models.windows import Columns
-from tasks.ingest.checks import num_observed
+from models.scaling import SeriesScale, fit_scale
+from tasks.ingest.calendar import Calendar
+from tasks.ingest.canonical import read_tails
+from tasks.ingest.statics import Statics
 from tasks.ingest.task import Series
-from tasks.ingest.timeline import calendar_columns, following, parse_offset, parse_timezone
+from tasks.ingest.timeline import fixed_seconds, following, parse_offset, parse_timezone
 from tasks.lease import LeasedLocks
-from tasks.normalise import each_series, to_values
 from tasks.policy import step
 from tasks.storage import Store, speaking_of
 from tasks.train import Model, read_bundle
@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("model", pa.string()),
         ("timestamp", pa.timestamp("us", "UTC")),
         ("forecast", pa.float64()),
+        ("new_series", pa.bool_()),
         ("model_digest", pa.string()),
         ("run_id", pa.string()),
         ("created_at", pa.timestamp("us", "UTC")),
@@ -50,6 +51,9 @@ class Published(BaseModel):
     version: int  # of the Delta table, after the write
     rows: int
     num_series: int
+    new_series: int  # of these, how many the model was not trained on
+    set_aside: tuple[str, ...]  # what is wrong with series that were not forecast, the first few
+    num_set_aside: int
     origins: tuple[str, ...]  # distinct, oldest first, ISO 8601 on the local clock
     known: int  # rows whose truth the source already has, as after an origin in the past
     mae: float | None  # over those
@@ -57,11 +61,21 @@ class Published(BaseModel):
 
 @step(cached=False)
 def forecast(
-    name: str, model: Model, series: Series, origin: datetime | None, run_id: str, now: datetime, store: Store
+    name: str,
+    model: Model,
+    series: list[Series],
+    statics: Statics,
+    origin: datetime | None,
+    quarantine: bool,
+    run_id: str,
+    now: datetime,
+    store: Store,
 ) -> Published:
     """Forecast every series from `origin`, or from its last target, and upsert the rows into the forecast table."""
-    table = pq.read_table(store.file(series, "series.parquet"), page_checksum_verification=True)
-    rows = forecast_rows(read_bundle(store, model), series, table, origin)
+    outlook = Outlook(read_bundle(store, model), statics, origin, quarantine)
+    frames = [frame for one in series if (frame := outlook.forecast_shard(store, one)) is not None]
+    outlook.check(frames)
+    rows = pd.concat(frames, ignore_index=True)
     stamp = {"model": f"{name}@{model.digest[:12]}", "model_digest": model.digest, "run_id": run_id, "created_at": now}
     locks, holder = LeasedLocks(store.locks), f"{run_id}-forecast"
     locks.acquire_lock("forecasts", holder)  # Delta Lake would refuse the later of two writers; so it waits instead
@@ -69,143 +83,174 @@ def forecast(
         version = publish(store.forecasts, rows.assign(**stamp))
     finally:
         locks.release_lock("forecasts", holder)
-    zone = parse_timezone(series.facts.timezone)
+    zone = parse_timezone(model.facts.timezone)
     origins = tuple(at.tz_convert(zone).isoformat() for at in sorted(rows["origin"].unique()))
     known = rows["truth"].notna()
     return Published(
-        table=store.forecasts, version=version, rows=len(rows), num_series=rows["series_id"].nunique(), origins=origins,
-        known=int(known.sum()), mae=float((rows["forecast"] - rows["truth"])[known].abs().mean()) if known.any() else None,
+        table=store.forecasts, version=version, rows=len(rows), num_series=rows["series_id"].nunique(),
+        new_series=rows.loc[rows["new_series"], "series_id"].nunique(), set_aside=tuple(outlook.set_aside[:5]),
+        num_set_aside=len(outlook.set_aside), origins=origins, known=int(known.sum()),
+        mae=float((rows["forecast"] - rows["truth"])[known].abs().mean()) if known.any() else None,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Outlook:
+class View:
     """What a model may know of one series at its origin."""
 
     series_id: str
-    origin: pd.Timestamp  # local
-    ahead: pd.DatetimeIndex  # the stamps of the horizon, local
+    scale: SeriesScale
+    is_new: bool  # it was not there in training, and is scaled by its own history
+    origin: int  # microseconds UTC
+    ahead: np.ndarray  # (H,) the stamps of the horizon, microseconds UTC
     past: np.ndarray  # (L, C)
     future: np.ndarray  # (H, F), NaN where the source does not bring a covariate
     truth: np.ndarray  # (H,), NaN where it is not known; never shown to the model
 
 
-def forecast_rows(bundle: Bundle, series: Series, table: pa.Table, origin: datetime | None) -> pd.DataFrame:
-    """series_id, origin, step, timestamp, forecast and truth, a row a step, for every series of a canonical table.
+class Outlook:
+    """A model about to forecast from an origin, or from the last target of each series.
 
     Nothing later than a series' origin is looked at, but for the future covariates of its horizon.
-
-    Raises:
-        Fault: the series are not what the model was made for, too short, or lack covariates over the horizon.
     """
-    check_bundle(bundle, series)
-    outlooks = [outlook(series_id, piece, series, bundle, origin) for series_id, piece in each_series(table)]
-    check_future(outlooks, series.facts.columns, bundle.description.windows.horizon)
-    scaler, first_future = bundle.description.scaler, 1 + len(series.facts.columns.past)
-    pasts = np.stack([scaler.apply(one.series_id, one.past) for one in outlooks])
-    # Scalers take whole rows: the channels that are not known ahead are put in as zeros and cut off again.
-    rows = [np.pad(one.future, ((0, 0), (first_future, 0))) for one in outlooks]
-    futures = np.stack([scaler.apply(one.series_id, row) for one, row in zip(outlooks, rows, strict=True)])
-    scaled = bundle.forecast(torch.from_numpy(pasts), torch.from_numpy(futures[:, :, first_future:]))
-    frames = [
-        pd.DataFrame(
+
+    def __init__(self, bundle: Bundle, statics: Statics, origin: datetime | None, quarantine: bool = False):
+        self.bundle, self.about, self.statics, self.quarantine = bundle, bundle.description, statics, quarantine
+        facts = self.about.series
+        self.columns, self.offset, self.zone = facts.columns, parse_offset(facts.frequency), parse_timezone(facts.timezone)
+        self.calendar = Calendar(frequency=facts.frequency, timezone=facts.timezone)
+        self.origin = None if origin is None else pd.Timestamp(origin).value // 1000
+        self.set_aside: list[str] = []  # a sentence for each series that can not be forecast
+        self.lacking: list[str] = []  # covariates missing over the horizon
+        self.horizons: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def forecast_shard(self, store: Store, series: Series) -> pd.DataFrame | None:
+        """series_id, origin, step, timestamp, forecast, new_series and truth, a row a step; None where nothing can be."""
+        known = store.read_json(series, "index.json")["series"]
+        views = []
+        for name, stamps, rows in read_tails(store, series, self.columns, self.first_needed(known)):
+            if (view := self.view(name, stamps, self.statics.append(name, rows), known[name])) is not None:
+                views.append(view)
+        return self.forecast(views) if views else None
+
+    def first_needed(self, known: dict[str, dict]) -> dict[str, int]:
+        """From which instant on each series is read: its lookback, or all of it where it has to be scaled first."""
+        seconds, scaled = fixed_seconds(self.offset), self.about.scaler.series
+        needed = {}
+        for name, facts in known.items():
+            origin = facts["last"] if self.origin is None else self.origin
+            reach = round((seconds or 0) * 1e6) * self.about.windows.lookback
+            needed[name] = origin - reach if seconds and name in scaled else facts["first"]
+        return needed
+
+    def view(self, name: str, stamps: np.ndarray, rows: np.ndarray, facts: dict) -> View | None:
+        """What the model may know of one series, from its stored rows (R, C - made); None, and told of, where too little."""
+        lookback, horizon = self.about.windows.lookback, self.about.windows.horizon
+        origin = facts["last"] if self.origin is None else self.origin
+        at = int(np.searchsorted(stamps, origin))
+        if at >= len(stamps) or stamps[at] != origin or origin > facts["last"]:
+            self.set_aside.append(
+                f"{name} has no {self.say(origin)} with a target; its targets run from {self.say(facts['first'])} to "
+                f"{self.say(facts['last'])}. Choose an origin among them."
+            )
+            return None
+        if at + 1 < lookback:
+            self.set_aside.append(
+                f"{name} has {at + 1} steps up to its origin {self.say(origin)}; the model looks back {lookback}. "
+                "Bring more rows or drop the series."
+            )
+            return None
+        ahead, made = self.horizon_from(origin)
+        later = rows[at + 1 : at + 1 + horizon]
+        future = self.future(later, made, rows[at])
+        if holes := self.holes(name, future, ahead):
+            self.lacking += holes
+            if self.quarantine:
+                self.set_aside.append(f"{name} lacks a future covariate: {holes[0]}")
+            return None
+        past = self.calendar.insert(rows[at - lookback + 1 : at + 1], stamps[at - lookback + 1 : at + 1], self.columns)
+        truth = np.full(horizon, np.nan)
+        truth[: len(later)] = later[:, 0] if not self.columns.masked else np.where(later[:, 1] > 0, later[:, 0], np.nan)
+        scale = self.about.scaler.series.get(name)
+        return View(name, scale or self.own_scale(name, rows[: at + 1]), scale is None, origin, ahead, past, future, truth)
+
+    def own_scale(self, name: str, rows: np.ndarray) -> SeriesScale:
+        """The scale of a series that was not there in training, by its own history up to the origin."""
+        own = fit_scale([rows], self.columns, self.about.series.season, len(rows), len(rows), self.about.scaler.scaling)
+        if not self.columns.static:
+            return own
+        # Static channels are scaled as in training, across series.
+        shared, many = next(iter(self.about.scaler.series.values())), len(self.columns.static)
+        return own.model_copy(
+            update={"mean": own.mean[:-many] + shared.mean[-many:], "std": own.std[:-many] + shared.std[-many:]}
+        )
+
+    def horizon_from(self, origin: int) -> tuple[np.ndarray, np.ndarray]:
+        """The stamps (H,) after an origin and the channels (H, made) that the calendar makes for them."""
+        if origin not in self.horizons:
+            last = pd.Timestamp(origin, unit="us", tz="UTC").tz_convert(self.zone)
+            ahead = following(last, self.about.windows.horizon, self.offset).as_unit("us").asi8
+            self.horizons[origin] = ahead, self.calendar.channels(ahead, self.columns)
+        return self.horizons[origin]
+
+    def future(self, later: np.ndarray, made: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """What is known over the horizon (H, F), NaN where the source does not bring a covariate."""
+        columns = self.columns
+        future = np.full((self.about.windows.horizon, len(columns.known)), np.nan)
+        own = len(columns.future)
+        future[: len(later), :own] = later[:, columns.first_known : columns.first_known + own]
+        future[:, own : own + columns.made] = made
+        if columns.static:
+            future[:, own + columns.made :] = last[-len(columns.static) :]
+        return future
+
+    def holes(self, name: str, future: np.ndarray, ahead: np.ndarray) -> list[str]:
+        """Each future covariate with a hole in the horizon, and the hole's first stamp."""
+        empty = np.isnan(future)
+        return [
+            f"{name} {self.columns.known[channel]} from {self.say(ahead[int(empty[:, channel].argmax())])}"
+            for channel in np.flatnonzero(empty.any(0))
+        ]
+
+    def forecast(self, views: list[View]) -> pd.DataFrame:
+        """The forecasts of some series, a row a step."""
+        mean, std = (np.array([getattr(one.scale, part) for one in views])[:, None] for part in ("mean", "std"))
+        first = self.columns.first_known
+        pasts = ((np.stack([one.past for one in views]) - mean) / std).astype(np.float32)
+        futures = ((np.stack([one.future for one in views]) - mean[:, :, first:]) / std[:, :, first:]).astype(np.float32)
+        numbers = torch.tensor([self.bundle.numbers.get(one.series_id, 0) for one in views])
+        scaled = self.bundle.forecast(torch.from_numpy(pasts), torch.from_numpy(futures), numbers)
+        horizon = self.about.windows.horizon
+        return pd.DataFrame(
             {
-                "series_id": one.series_id,
-                "origin": one.origin.tz_convert("UTC"),
-                "step": np.arange(1, len(one.ahead) + 1),
-                "timestamp": one.ahead.tz_convert("UTC"),
-                "forecast": scaler.undo_target(one.series_id, own),
-                "truth": one.truth,
+                "series_id": np.repeat([one.series_id for one in views], horizon),
+                "origin": to_utc(np.repeat([one.origin for one in views], horizon)),
+                "step": np.tile(np.arange(1, horizon + 1), len(views)),
+                "timestamp": to_utc(np.concatenate([one.ahead for one in views])),
+                "forecast": (scaled * std[:, :, 0] + mean[:, :, 0]).reshape(-1),
+                "new_series": np.repeat([one.is_new for one in views], horizon),
+                "truth": np.concatenate([one.truth for one in views]),
             }
         )
-        for one, own in zip(outlooks, scaled, strict=True)
-    ]
-    return pd.concat(frames, ignore_index=True)
 
-
-def outlook(series_id: str, piece: pa.Table, series: Series, bundle: Bundle, origin: datetime | None) -> Outlook:
-    """What the model may know of one series at `origin`, or at its last target.
-
-    Raises:
-        Fault: the series has no such origin, or too few steps before it.
-    """
-    lookback, horizon = bundle.description.windows.lookback, bundle.description.windows.horizon
-    values = to_values(piece, series.facts.columns)
-    stamps = pd.DatetimeIndex(piece["timestamp"].to_numpy(), tz="UTC").tz_convert(parse_timezone(series.facts.timezone))
-    last = origin_row(series_id, stamps, values, origin, lookback)
-    ahead, future = horizon_rows(series, stamps, values, last, horizon)
-    truth = np.full(horizon, np.nan)
-    later = values[last + 1 : last + 1 + horizon, 0]
-    truth[: len(later)] = later
-    return Outlook(series_id, stamps[last], ahead, values[last - lookback + 1 : last + 1], future, truth)
-
-
-def check_future(outlooks: list[Outlook], columns: Columns, horizon: int) -> None:
-    """Raises a Fault that names each series and future covariate with a hole in the horizon, and the hole's first stamp."""
-    lacking = [
-        f"{one.series_id} {columns.known[channel]} from {one.ahead[holes[0]].isoformat()}"
-        for one in outlooks
-        for channel in range(one.future.shape[1])
-        if len(holes := np.flatnonzero(np.isnan(one.future[:, channel])))
-    ]
-    if lacking:
-        raise Fault(
-            f"Future covariates are missing over the horizon of {horizon} steps: {shortlist(lacking, 10)}. Add the rows with "
-            "these columns filled and the target empty, or forecast from an earlier origin."
-        )
-
-
-def check_bundle(bundle: Bundle, series: Series) -> None:
-    """Raises a Fault where the model was trained on other columns or another frequency."""
-    about = bundle.description
-    for what, made_for, found in (
-        ("source.target", about.series.target, series.facts.target),
-        ("source.timezone", about.series.timezone, series.facts.timezone),
-        ("columns", about.series.columns.names, series.facts.columns.names),
-        ("frequency", about.series.frequency, series.facts.frequency),
-    ):
-        if made_for != found:
+    def check(self, frames: list[pd.DataFrame]) -> None:
+        """Raises a Fault where covariates are missing over the horizon, or no series can be forecast at all."""
+        if self.lacking and not self.quarantine:
             raise Fault(
-                f"The live model was made for {what} {made_for}; {series.facts.target} comes with {found}. Train again."
+                f"Future covariates are missing over the horizon of {self.about.windows.horizon} steps: "
+                f"{shortlist(self.lacking, 10)}. Add the rows with these columns filled and the target empty, forecast from an "
+                "earlier origin, or set source.quarantine to go on without these series."
             )
+        if not frames:
+            more = f" ({len(self.set_aside)} series, all of them for such a reason)" if len(self.set_aside) > 1 else ""
+            raise Fault((self.set_aside or ["The source has no series to forecast."])[0] + more)
+
+    def say(self, micros: int) -> str:
+        return pd.Timestamp(int(micros), unit="us", tz="UTC").tz_convert(self.zone).isoformat()
 
 
-def origin_row(series_id: str, stamps: pd.DatetimeIndex, values: np.ndarray, origin: datetime | None, lookback: int) -> int:
-    """The row of the origin: the one asked for, or the last that has a target.
-
-    Raises:
-        Fault: the series has no target there, or fewer than `lookback` steps up to it.
-    """
-    observed = num_observed(values[:, 0])
-    last = observed - 1
-    if origin is not None:
-        found = np.flatnonzero(stamps == pd.Timestamp(origin))
-        if not len(found) or found[0] > last:
-            raise Fault(
-                f"{series_id} has no {origin.isoformat()} with a target; its targets run from {stamps[0].isoformat()} to "
-                f"{stamps[last].isoformat()}. Choose an origin among them."
-            )
-        last = int(found[0])
-    if last + 1 < lookback:
-        raise Fault(
-            f"{series_id} has {last + 1} steps up to its origin {stamps[last].isoformat()}; the model looks back {lookback}. "
-            "Bring more rows or drop the series."
-        )
-    return last
-
-
-def horizon_rows(
-    series: Series, stamps: pd.DatetimeIndex, values: np.ndarray, last: int, horizon: int
-) -> tuple[pd.DatetimeIndex, np.ndarray]:
-    """The stamps of the horizon and its future covariates (H, F), NaN where the file does not bring them."""
-    num_calendar = 2 * len(series.facts.columns.calendar)
-    given = values[last + 1 : last + 1 + horizon, 1 + len(series.facts.columns.past) :]
-    ahead = following(stamps[last], horizon, parse_offset(series.facts.frequency))
-    future = np.full((horizon, len(series.facts.columns.known)), np.nan)
-    future[: len(given)] = given
-    if num_calendar:  # the calendar needs no file
-        future[:, -num_calendar:] = np.stack(list(calendar_columns(ahead, series.facts.columns.calendar).values()), 1)
-    return ahead, future
+def to_utc(micros: np.ndarray) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(np.asarray(micros, np.int64).view("datetime64[us]"), tz="UTC")
 
 
 def publish(uri: str, rows: pd.DataFrame) -> int:
@@ -219,6 +264,7 @@ def publish(uri: str, rows: pd.DataFrame) -> int:
         with speaking_of(uri):
             if not DeltaTable.is_deltatable(uri):
                 write_deltalake(uri, SCHEMA.empty_table(), mode="ignore")
+            add_columns(uri)
             merge = DeltaTable(uri).merge(table, predicate=same, source_alias="new", target_alias="old")
             merge.when_matched_update_all().when_not_matched_insert_all().execute()
             return DeltaTable(uri).version()
@@ -229,3 +275,12 @@ def publish(uri: str, rows: pd.DataFrame) -> int:
             raise
         said = re.sub(r"\x1b\[[0-9;]*m|↳", "", str(error)).strip().splitlines()[-1].strip()
         raise Fault(f"Can not write {uri}: {said}. The table is as it was. Make room, or mend or move the folder.") from error
+
+
+def add_columns(uri: str) -> None:
+    """Give a table of an earlier version the columns that it lacks; its rows have no value there."""
+    table = DeltaTable(uri)
+    present = {field.name for field in table.schema().fields}
+    lacking = [pa.field(field.name, field.type) for field in SCHEMA if field.name not in present]
+    if lacking:
+        table.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields)

@@ -1,75 +1,94 @@
-"""Scale every series by its own training steps: normalised Parquet and the scaler that undoes it."""
+"""Fit the scale of every series on its own training steps. Windows are scaled by it as they are read."""
 
-from bisect import bisect_left
 from collections.abc import Iterator
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
 
-from models.errors import Fault
-from models.scaling import Scaler, ScalingSpec, fit_scale
-from models.windows import Columns, FoldSpec, SeriesFacts
-from tasks.ingest.checks import num_observed
+from models.errors import Fault, shortlist
+from models.scaling import Scaler, ScalingSpec, SeriesScale, fit_scale, merge_scales
+from models.series import Columns
+from models.windows import FoldSpec
+from tasks.ingest.canonical import read_series
+from tasks.ingest.statics import Statics
 from tasks.ingest.task import Series
 from tasks.policy import step, this_call
 from tasks.storage import Receipt, Store
 
 
 class Normalised(Receipt):
-    """Parquet of scaled float32 rows up to the last target of each series, and `scaler.json`."""
+    """`scales.json`: the scale of every series of a shard, and how many steps each has."""
 
-    facts: SeriesFacts
+    shard: int
+    season: int
+    scaling: ScalingSpec
     num_series: int
 
 
+class Scales(BaseModel):
+    """`scales.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    series: dict[str, SeriesScale]
+    too_short: dict[str, int]  # steps of the series that leave none to train on
+
+
 @step(libraries=("numpy", "pyarrow"))
-def normalise(series: Series, scaling: ScalingSpec, folds: FoldSpec, season: int, store: Store) -> Normalised:
-    """Fit a scaler on the training steps of every series and apply it to all of them."""
-    table = pq.read_table(store.file(series, "series.parquet"), page_checksum_verification=True)
-    facts = series.facts.model_copy(update={"season": season})
-    scaled, scaler = scale_series(table, facts, scaling, folds)
+def normalise(
+    series: Series, columns: Columns, statics: Statics, scaling: ScalingSpec, folds: FoldSpec, season: int, store: Store
+) -> Normalised:
+    """Fit the scale of every series of one shard."""
+    scales = scale_series(series, columns, statics, scaling, folds, season, store)
     with store.draft(this_call()) as draft:
-        draft.write_table("normalised.parquet", scaled)
-        draft.write_json("scaler.json", scaler)
-        return draft.commit(Normalised, facts=facts, num_series=series.num_series)
+        draft.write_json("scales.json", scales)
+        facts = {"shard": series.shard, "season": season, "scaling": scaling, "num_series": len(scales.series)}
+        return draft.commit(Normalised, **facts)
 
 
-def scale_series(table: pa.Table, facts: SeriesFacts, scaling: ScalingSpec, folds: FoldSpec) -> tuple[pa.Table, Scaler]:
-    """The scaled table, without the rows after a series' last target, and its scaler.
+def scale_series(
+    series, columns: Columns, statics: Statics, scaling: ScalingSpec, folds: FoldSpec, season: int, store
+) -> Scales:
+    """The scale of each series that has steps to train on."""
+    steps = {name: facts["steps"] for name, facts in store.read_json(series, "index.json")["series"].items()}
+    scales, too_short = {}, {}
+    for name, pieces in read_series(store, series, columns):
+        training = steps[name] - folds.validation - folds.test
+        if training < 2:
+            too_short[name] = steps[name]
+            continue
+        rows = (statics.append(name, rows) for rows in first_rows(pieces, training))
+        scales[name] = fit_scale(rows, columns, season, training, steps[name], scaling)
+    return Scales(series=scales, too_short=too_short)
+
+
+def first_rows(pieces: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """The first `count` rows of those that come in pieces."""
+    for rows in pieces:
+        if count <= 0:
+            return
+        yield rows[:count]
+        count -= len(rows)
+
+
+def read_scaler(normalised: list[Normalised], columns: Columns, store: Store) -> tuple[Scaler, dict[str, int]]:
+    """The scaler of all shards, and the steps of the series that have none to train on.
 
     Raises:
-        Fault: a series has no training steps, or is constant over them.
+        Fault: no series is left, or none of them ever changes.
     """
-    columns, season, scales, pieces = facts.columns, facts.season, {}, []
-    for series_id, piece in each_series(table):
-        values = to_values(piece, columns)
-        observed = num_observed(values[:, 0])
-        values = values[:observed]
-        training = values[: max(0, observed - folds.validation - folds.test)]
-        if len(training) < 2:
-            raise Fault(
-                f"{series_id} has {observed} steps; folds.validation {folds.validation} and folds.test {folds.test} leave "
-                f"{len(training)} to train on. Set smaller folds, bring more rows or drop the series."
-            )
-        scales[series_id] = fit_scale(training, season, scaling, series_id, facts.target)
-        one = Scaler(channels=columns.names, season=season, series={series_id: scales[series_id]})
-        scaled = [pa.array(channel) for channel in one.apply(series_id, values).T]
-        kept = piece.slice(0, observed)
-        pieces.append(pa.table([kept["series_id"], kept["timestamp"], *scaled], names=kept.column_names))
-    return pa.concat_tables(pieces), Scaler(channels=columns.names, season=season, series=scales)
-
-
-def each_series(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of each series in turn, from a table sorted by series."""
-    ids, begin = table["series_id"], 0
-    while begin < len(ids):
-        series_id = ids[begin].as_py()
-        end = bisect_left(ids, True, begin, key=lambda one: one.as_py() != series_id)
-        yield series_id, table.slice(begin, end - begin)
-        begin = end
-
-
-def to_values(piece: pa.Table, columns: Columns) -> np.ndarray:
-    """Rows (R, C) in the order of `columns`, float64, NaN where absent."""
-    return np.stack([piece[name].to_numpy() for name in columns.names], 1)
+    parts = [Scales.model_validate(store.read_json(one, "scales.json")) for one in normalised]
+    too_short = {name: steps for part in parts for name, steps in part.too_short.items()}
+    scaler = merge_scales([part.series for part in parts], columns, normalised[0].season, normalised[0].scaling)
+    if not scaler.series:
+        longest = max(too_short, key=too_short.get)
+        raise Fault(
+            f"No series has steps to train on: folds leave none of the {too_short[longest]} steps of {longest}, the longest of "
+            f"{len(too_short)}. Set smaller folds or bring more rows."
+        )
+    if all(scale.constant for scale in scaler.series.values()):
+        raise Fault(
+            f"{shortlist(scaler.series)}: the target is constant over the training steps, so there is nothing to learn. "
+            "Choose another source.target."
+        )
+    return scaler, too_short

@@ -72,7 +72,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Each changed ingredient in the words of a reader: a setting, source bytes, code, a library, an input."""
     changed = [name for name in (*now, *before) if before.get(name) != now.get(name)]
-    changed = [name for name in dict.fromkeys(changed) if not isinstance(now.get(name), Unknown)]
+    changed = [name for name in dict.fromkeys(changed) if not unknown_steps(now.get(name))]
     return [describe_change(name, before.get(name), now.get(name)) for name in changed]
 
 
@@ -82,11 +82,23 @@ def describe_change(name: str, before: Any, now: Any) -> str:
         return f"code of {rest}"
     if room == "libraries":
         return f"{rest} {before} -> {now}"
-    if rest == "file":
-        return "source bytes"
-    if (isinstance(now, str) and len(now) == 64) or (isinstance(before, str) and len(before) == 64):
-        return f"another {rest}"  # a receipt's digest tells a reader nothing
+    if rest == "chunk":
+        return "new source bytes"
+    if rest == "shard":
+        return "other rows of its series"
+    if is_digest(now) or is_digest(before):
+        return f"another {rest.split('.')[-1]}"  # a receipt's digest tells a reader nothing
+    if isinstance(now, list) and isinstance(before, list) and all(map(is_digest, [*now, *before])):
+        new = len(set(now) - set(before))
+        return f"{new} of {len(now)} {rest} are new" if len(now) > 1 else f"other {rest}"
     return f"{rest} {shown(before)} -> {shown(now)}"
+
+
+def is_digest(value: Any) -> bool:
+    """Whether a value is a SHA-256, or a list of such and other marks of content, as of a segment."""
+    if isinstance(value, list) and any(isinstance(item, list | int) or item is None for item in value):
+        return any(is_digest(item) for item in value if isinstance(item, str | list))
+    return isinstance(value, str) and len(value) == 64
 
 
 def shown(value: Any) -> str:

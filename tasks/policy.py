@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, update_wrapper, wraps
+from functools import cache, partial, update_wrapper, wraps
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,10 @@ class StepState(BaseModel):
     """How one step of a run ended."""
 
     step: str
-    state: str  # Prefect's name for it: Completed, Cached, Failed, ...
+    state: str  # Prefect's name for it: Completed, Cached, Failed, ...; of many calls, Cached if all were
     seconds: float
+    calls: int = 1
+    cached: int = 0  # of these calls
 
 
 class Journal:
@@ -122,37 +124,94 @@ class Step:
         arguments = self.signature.bind(*args, **kwargs).arguments
         label, begun = label or self.name, time.monotonic()
         if (planned := plan.get()) is not None:
-            return self.planned(label, arguments, planned)
-        task = self.task.with_options(name=label)
+            entry, receipt = self.planned(arguments, label)
+            planned.append(entry)
+            return receipt
+        state, call = self.run(arguments, label)
+        self.note([state], label, begun)
+        return self.outcome(state, arguments, call, label)
+
+    def map(self, calls: list[tuple] | Unknown, store: Store, label: str | None = None) -> list | Unknown:
+        """The receipts of many calls, each a task run of its own, a few at a time; in a plan one line speaks for all.
+
+        Args:
+            calls: the arguments of each call, without the store that all of them share.
+
+        Raises:
+            whatever the first call that failed raised, once all have ended.
+        """
+        label, begun = label or self.name, time.monotonic()
+        if (planned := plan.get()) is not None:
+            return self.planned_many(calls, store, label, planned)
+        bound = [self.signature.bind(*call, store=store).arguments for call in calls]
+        if len(bound) == 1:
+            ended = [self.run(bound[0], label)]
+        else:
+            begin = partial(self.run, futures=True)
+            started = [begin(arguments, f"{label} {number}/{len(bound)}") for number, arguments in enumerate(bound, 1)]
+            ended = [(waited(future), call) for future, call in started]
+        self.note([state for state, _ in ended], label, begun)
+        pairs = zip(ended, bound, strict=True)
+        return [self.outcome(state, arguments, call, label) for (state, call), arguments in pairs]
+
+    def run(self, arguments: dict[str, Any], label: str, futures: bool = False) -> tuple[Any, Call | None]:
+        """The final state of a task run, or its future, and the call's key."""
+        task, call = self.task.with_options(name=label), None
         if self.cached:
             store, call = arguments["store"], self.call(arguments)
             task = self.bound(store, call, label)
             self.evict_if_damaged(store, call)
-        state = task(**arguments, return_state=True)
-        entry = StepState(step=label, state=state.name, seconds=round(time.monotonic() - begun, 3))
-        if (book := journal.get()) is not None:
-            book.note(entry)
+        return (task.submit(**arguments) if futures else task(**arguments, return_state=True)), call
+
+    def note(self, states: list, label: str, begun: float) -> None:
+        """One entry in the journal for one call, or for many."""
+        book, names = journal.get(), [state.name for state in states]
+        if book is None:
+            return
+        others = [name for name in names if name != "Cached"]
+        bad = [state.name for state in states if not state.is_completed()]
+        state = (bad or others or ["Cached"])[0]
+        seconds = round(time.monotonic() - begun, 3)
+        book.note(StepState(step=label, state=state, seconds=seconds, calls=len(states), cached=names.count("Cached")))
+
+    def outcome(self, state: Any, arguments: dict[str, Any], call: Call | None, label: str) -> Any:
         receipt = state.result()
-        if self.cached and self.stored_result(store, call) is None:
-            raise Fault(
-                f"{store.results} did not keep what {label} returned, so the next run would do it again. Make it writable."
-            )
+        if self.cached and self.stored_result(arguments["store"], call) is None:
+            place = arguments["store"].results
+            raise Fault(f"{place} did not keep what {label} returned, so the next run would do it again. Make it writable.")
         return receipt
 
-    def planned(self, label: str, arguments: dict[str, Any], planned: list[Planned]) -> Any:
-        """The stored receipt, or an `Unknown` where the step would run; either way the plan says so."""
+    def planned(self, arguments: dict[str, Any], label: str) -> tuple[Planned, Any]:
+        """What a run would do with a call, and the stored receipt, or an `Unknown` where the step would run."""
         waits_for = unknown_steps(list(arguments.values()))
         if not self.cached:
-            planned.append(Planned(step=label, cached=False, because="it runs every time"))
-            return Unknown(label)
+            return Planned(step=label, cached=False, because="it runs every time"), Unknown(label)
         store, call = arguments["store"], None if waits_for else self.call(arguments)
         if call and self.is_cached(store, call):
-            planned.append(Planned(step=label, cached=True, because=""))
-            return self.stored_result(store, call)
+            return Planned(step=label, cached=True, because=""), self.stored_result(store, call)
         made_from = call.made_from if call else self.made_from(arguments)
         because = why(made_from, store.manifests(self.name), waits_for)
-        planned.append(Planned(step=label, cached=False, because=because))
-        return Unknown(label)
+        return Planned(step=label, cached=False, because=because), Unknown(label)
+
+    def planned_many(self, calls: list[tuple] | Unknown, store: Store, label: str, plan: list[Planned]) -> list | Unknown:
+        """One line for all calls; an `Unknown` where it is not known yet which calls there will be."""
+        if isinstance(calls, Unknown):
+            plan.append(
+                Planned(step=label, cached=False, because=f"{calls.step} will run; what that leaves as it was stays cached")
+            )
+            return Unknown(label)
+        each = [self.planned(self.signature.bind(*call, store=store).arguments, label) for call in calls]
+        running = [entry for entry, _ in each if not entry.cached]
+        if not running:
+            plan.append(Planned(step=label, cached=True, because="" if len(each) == 1 else f"all {len(each)} parts"))
+        else:
+            because = (
+                running[0].because
+                if len(each) == 1
+                else f"{len(each) - len(running)} of {len(each)} parts are cached; for the others: {running[0].because}"
+            )
+            plan.append(Planned(step=label, cached=False, because=because))
+        return [receipt for _, receipt in each]
 
     def bound(self, store: Store, call: Call, label: str) -> Task:
         policy = ByContent(call=call).configure(
@@ -220,6 +279,12 @@ def step(
         "retry_condition_fn": is_transient,
     }
     return lambda function: Step(function, libraries, cached, options)
+
+
+def waited(future) -> Any:
+    """The final state of a task run that was submitted."""
+    future.wait()
+    return future.state
 
 
 def is_transient(task, task_run, state) -> bool:

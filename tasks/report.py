@@ -4,18 +4,21 @@ import base64
 import io
 from pathlib import Path
 
+import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
+from models.errors import shortlist
 from tasks.charts import draw_by_clock, draw_by_step, draw_examples, draw_losses, short_number
+from tasks.ingest.shards import Overview
 from tasks.ingest.task import Series
+from tasks.ingest.timeline import parse_timezone
 from tasks.policy import step, this_call
 from tasks.promote import GateSpec, judge, short
 from tasks.storage import Receipt, Store
 from tasks.train import Model
 from tasks.validate import Scores, clock_unit
-from tasks.windows import Windows
 
 PAGE = "report.html"
 
@@ -35,11 +38,21 @@ class Subject(BaseModel):
     template: str  # digest of the page's own template
 
 
-@step(libraries=("jinja2", "matplotlib", "numpy", "pandas", "pyyaml"))
+class SetAside(BaseModel):
+    """The series that were left out for their faults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    series: int
+    faults: tuple[str, ...]  # a line for each kind of each series, the first few
+
+
+@step(libraries=("jinja2", "matplotlib", "numpy", "pandas", "pyyaml", "tzdata"))
 def report(
     subject: Subject,
-    series: Series,
-    windows: Windows,
+    overview: Overview,
+    series: list[Series],
+    aside: SetAside,
     model: Model,
     new: Scores,
     rivals: dict[str, Scores],
@@ -50,16 +63,18 @@ def report(
     backtests = {"new model": store.read_json(new, "backtest.json")}
     backtests |= {name: store.read_json(scores, "backtest.json") for name, scores in rivals.items()}
     history = store.read_json(model, "history.json")
-    charts = draw_charts(series, backtests, history)
-    facts = page_facts(subject, series, windows, model, new, rivals, gate, history)
+    charts = draw_charts(model, backtests, history["seeds"])
+    facts = page_facts(subject, model, new, rivals, gate) | source_facts(overview, series, aside, model, store)
+    facts |= {"history": history["seeds"], "too_short": shortlist(history["too_short"], 20)}
+    facts |= {"worst_series": backtests["new model"]["test"]["worst_series"] if model.num_series > 1 else []}
     with store.draft(this_call()) as draft:
         draft.write_bytes(PAGE, render(charts, facts).encode())
         return draft.commit(Page)
 
 
-def draw_charts(series: Series, backtests: dict[str, dict], history: list[dict]) -> dict[str, str]:
+def draw_charts(model: Model, backtests: dict[str, dict], history: list[dict]) -> dict[str, str]:
     """The page's figures as data URIs."""
-    unit = series.facts.target
+    unit = model.facts.target
     test = {name: folds["test"] for name, folds in backtests.items()}
     figures = {
         "examples": draw_examples(test["new model"]["examples"], unit),
@@ -76,7 +91,7 @@ def to_data_uri(figure) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def page_facts(subject, series, windows, model, new, rivals, gate, history) -> dict:
+def page_facts(subject, model, new, rivals, gate) -> dict:
     """Everything the template prints."""
     horizon = str(model.windows.horizon)
     naive = rivals["seasonal naive"]
@@ -85,25 +100,59 @@ def page_facts(subject, series, windows, model, new, rivals, gate, history) -> d
     return {
         "name": subject.name,
         "file": subject.file,
-        "target": series.facts.target,
+        "target": model.facts.target,
         "model": short(model),
-        "clock": {"hour": "hour of day", "day_of_week": "weekday", "month": "month"}[clock_unit(series.facts.frequency)],
+        "clock": {"hour": "hour of day", "day_of_week": "weekday", "month": "month"}[clock_unit(model.facts.frequency)],
         "kind": subject.spec["network"]["kind"],
         "mae": own,
         "naive_mae": other,
         "gain": 100 * (1 - own / other) if other else None,
         "horizon": model.windows.horizon,
-        "frequency": series.facts.frequency,
+        "frequency": model.facts.frequency,
         "promoted": verdict.promoted,
         "reason": verdict.reason,
-        "series": series,
-        "windows": windows,
+        "facts": model.facts,
+        "windows": model.windows,
+        "num_windows": model.num_windows,
+        "num_series": model.num_series,
         "parameters": model.num_parameters,
-        "history": history,
         "rows": score_rows({"new model": new, **rivals}),
         "folds": [("test", new.num_origins["test"]), ("validation", new.num_origins["validation"])],
         "spec": yaml.safe_dump(subject.spec, sort_keys=False, allow_unicode=True),
     }
+
+
+def source_facts(overview: Overview, series: list[Series], aside: SetAside, model: Model, store: Store) -> dict:
+    """What the template prints of the data: its extent, its repairs, and the series left out."""
+    repairs: dict[str, list[tuple[int, str]]] = {}
+    for one in series:
+        if one.repairs:
+            for note in store.read_json(one, "index.json")["repairs"]:
+                repairs.setdefault(note["what"], []).append((note["count"], note["series_id"]))
+    rows = [
+        {
+            "what": what,
+            "count": sum(count for count, _ in each),
+            "series": len(each),
+            "most": shortlist(f"{name} {count:,}" for count, name in sorted(each, reverse=True)),
+        }
+        for what, each in sorted(repairs.items())
+    ]
+    zone = parse_timezone(model.facts.timezone)
+    first, last = min(one.first for one in series if one.num_series), max(one.last for one in series)
+    return {
+        "steps": sum(one.steps for one in series),
+        "all_series": overview.num_series,
+        "inferred": overview.inferred,
+        "first": local_stamp(first, zone),
+        "last": local_stamp(last, zone),
+        "repairs": rows,
+        "aside": aside,
+    }
+
+
+def local_stamp(micros: int, zone) -> str:
+    return pd.Timestamp(micros, unit="us", tz="UTC").tz_convert(zone).isoformat()
 
 
 def score_rows(scores: dict[str, Scores]) -> dict[str, list[dict]]:

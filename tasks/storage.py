@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +61,7 @@ class Draft:
     def __init__(self, store: "Store", call: Call):
         self.store, self.call = store, call
         self.folder = store.root / call.step / f".{call.key}-{uuid4().hex}"
+        self.described: dict[str, dict[str, Any]] = {}
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -73,12 +75,19 @@ class Draft:
     def write_json(self, name: str, document: BaseModel | dict | list) -> None:
         self.write_bytes(name, to_json(document))
 
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Size and SHA-256 of every file written so far, each looked at once."""
+        paths = [path for path in sorted(self.folder.iterdir()) if path.name not in self.described]
+        with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter
+            self.described |= dict(zip((path.name for path in paths), pool.map(describe, paths), strict=True))
+        return self.described
+
     def commit(self, kind: type[R], **facts) -> R:
         """Write the manifest, last of all files and flushed to disk, move the folder to its place, and return the receipt.
 
         Where another run has put the same artifact there meanwhile, that one stays: somebody may be reading it.
         """
-        files = {path.name: describe(path) for path in sorted(self.folder.iterdir())}
+        files = self.files()
         receipt = kind(step=self.call.step, key=self.call.key, digest="", **facts)
         stated = receipt.model_dump(mode="json", exclude={"key", "digest"})
         digest = hashlib.sha256(json.dumps([files, stated], sort_keys=True).encode()).hexdigest()
@@ -114,6 +123,11 @@ class Store:
     @property
     def locks(self) -> Path:
         return self.root / "locks"
+
+    @property
+    def downloads(self) -> Path:
+        """Copies of source files that lie elsewhere."""
+        return self.root / "downloads"
 
     @property
     def forecasts(self) -> str:

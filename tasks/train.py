@@ -9,16 +9,17 @@ from pathlib import Path
 
 import torch
 
-from models.bundle import FORMAT, Bundle, Description, dump_bundle, load_bundle
+from models.bundle import FORMAT, Bundle, Description, dump_bundle, load_bundle, number_series
 from models.conv1d import NetworkSpec, build_network
 from models.errors import Fault
 from models.fit import Checkpoint, FitSpec, Fitted, fit, num_steps
-from models.scaling import Scaler
-from models.windows import SeriesFacts, WindowSpec
+from models.series import SeriesFacts
+from models.windows import FOLDS, FoldSpec, WindowSpec
+from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
 from tasks.progress import progress, say
 from tasks.storage import Receipt, Store, speaking_of, write_atomically
-from tasks.windows import WindowFile, Windows
+from tasks.windows import Windows, WindowSet, open_windows
 
 
 class Model(Receipt):
@@ -27,31 +28,54 @@ class Model(Receipt):
     num_parameters: int
     windows: WindowSpec
     facts: SeriesFacts
+    num_windows: dict[str, int]  # by fold
+    num_series: int
+    too_short: int  # series set aside for having too few steps; history.json names them
 
 
 @step(libraries=("numpy", "pyarrow", "safetensors", "torch"))
-def train(windows: Windows, network: NetworkSpec, fit: FitSpec, store: Store) -> Model:
+def train(
+    windows: list[Windows],
+    normalised: list[Normalised],
+    folds: FoldSpec,
+    target: str,
+    network: NetworkSpec,
+    fit: FitSpec,
+    store: Store,
+) -> Model:
     """Fit the network and store its bundle."""
     call = this_call()
+    scaler, unscaled = read_scaler(normalised, windows[0].columns, store)
+    cut = open_windows(windows, scaler, folds, store)
+    facts = facts_of(windows[0], target, scaler.season)
     checkpoints = store.folder("checkpoints", call.key)
-    fitted = fit_seeds(windows, network, fit, store, checkpoints)
-    scaler = Scaler.model_validate(store.read_json(windows, "scaler.json"))
-    bundle = Bundle(describe_bundle(windows, network, fit, scaler), [one.weights for one in fitted])
+    fitted = fit_seeds(cut, facts, network, fit, checkpoints)
+    bundle = Bundle(describe_bundle(cut, facts, network, fit, windows), [one.weights for one in fitted])
+    short = unscaled | cut.too_short
     with store.draft(call) as draft:
         for name, content in dump_bundle(bundle).items():
             draft.write_bytes(name, content)
-        draft.write_json("history.json", history_of(fit, fitted))
-        size = sum(value.numel() for value in bundle.weights[0].values())
-        model = draft.commit(Model, num_parameters=size, windows=windows.windows, facts=windows.facts)
+        draft.write_json("history.json", {"seeds": history_of(fit, fitted), "too_short": short})
+        model = draft.commit(
+            Model, num_parameters=sum(value.numel() for value in bundle.weights[0].values()), windows=cut.windows, facts=facts,
+            num_windows={fold: cut.count(fold) for fold in FOLDS}, num_series=len(cut.rows), too_short=len(short),
+        )  # fmt: skip
     forget(checkpoints)
     return model
 
 
-def fit_seeds(windows: Windows, network: NetworkSpec, spec: FitSpec, store: Store, checkpoints: Path) -> list[Fitted]:
+def facts_of(windows: Windows, target: str, season: int) -> SeriesFacts:
+    return SeriesFacts(
+        target=target, columns=windows.columns, frequency=windows.frequency, season=season, timezone=windows.timezone
+    )
+
+
+def fit_seeds(cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: FitSpec, checkpoints: Path) -> list[Fitted]:
     """One fitted network a seed, each going on from its checkpoint if a killed run left one."""
-    file = WindowFile(store.file(windows, "windows.parquet"))
-    training, validation = file.fold("train"), file.fold("validation")
-    build = partial(build_network, network, windows.facts.columns, windows.windows, windows.facts.season)
+    numbers = number_series(cut.scaler) if getattr(network, "embedding", 0) else None
+    training, validation = cut.fold("train", numbers), cut.fold("validation", numbers)
+    say(f"{sum(training.num_windows):,} windows to train on, {sum(validation.num_windows):,} to validate")
+    build = partial(build_network, network, facts.columns, cut.windows, facts.season, len(cut.scaler.series))
     total, per_epoch = num_steps(spec, sum(training.num_windows))
     epochs = -(-total // per_epoch)
     fitted = []
@@ -67,8 +91,8 @@ def fit_seeds(windows: Windows, network: NetworkSpec, spec: FitSpec, store: Stor
                     build,
                     training,
                     validation,
-                    windows.facts.columns,
-                    windows.windows,
+                    facts.columns,
+                    cut.windows,
                     spec,
                     seed,
                     resume,
@@ -83,10 +107,13 @@ def losses(entry: dict) -> str:
     return f"train {entry['train']:.4f}, validation {entry['validation']:.4f}"
 
 
-def describe_bundle(windows: Windows, network: NetworkSpec, spec: FitSpec, scaler: Scaler) -> Description:
+def describe_bundle(
+    cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: FitSpec, windows: list[Windows]
+) -> Description:
+    trained_on = hashlib.sha256("".join(one.digest for one in windows).encode()).hexdigest()
     return Description(
-        format=FORMAT, network=network, windows=windows.windows, series=windows.facts, scaler=scaler, seeds=spec.seeds,
-        trained_on=windows.digest, versions={name: version(name) for name in ("numpy", "safetensors", "torch")},
+        format=FORMAT, network=network, windows=cut.windows, series=facts, scaler=cut.scaler, seeds=spec.seeds,
+        trained_on=trained_on, versions={name: version(name) for name in ("numpy", "safetensors", "torch")},
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Backtest a model, or seasonal naive, from every origin of the validation and test folds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -12,22 +12,19 @@ from models.bundle import Bundle, Description
 from models.errors import Fault
 from models.metrics import StepErrors, score
 from models.naive import seasonal_naive
-from models.scaling import Scaler
-from models.windows import gather
+from models.windows import FoldSpec, gather
+from tasks.ingest.clock import Clock
 from tasks.ingest.timeline import SECONDS_A_DAY, fixed_seconds, parse_offset, parse_timezone
+from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
 from tasks.storage import Receipt, Store
 from tasks.train import Model, read_bundle
-from tasks.windows import FoldBlocks, WindowFile, Windows
+from tasks.windows import Windows, WindowSet, open_windows
 
 SCORED_FOLDS = ("validation", "test")
 BATCH = 1024  # windows forecast at a time
 CLOCK = {"hour": range(24), "day_of_week": range(7), "month": range(1, 13)}
 NEW_LINE = "Give the spec another name to start a new line of models."
-
-Forecaster = Callable[
-    [str, torch.Tensor], np.ndarray
-]  # series, scaled windows (B, L+H, C) -> its forecasts (B, H), scaled alike
 
 
 class Scores(Receipt):
@@ -39,24 +36,50 @@ class Scores(Receipt):
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Some backtest forecasts of one series, in the target's unit."""
+class Asked:
+    """Some windows of a fold in the user's units, of one series or of many."""
 
-    series_id: str
-    forecast: np.ndarray  # (B, H)
-    truth: np.ndarray  # (B, H)
-    stamps: np.ndarray  # (B, H) UTC
+    series: np.ndarray  # (B,) numbers into the fold's names
+    rows: np.ndarray  # (B, L+H, C) float64
+    stamps: np.ndarray  # (B, H) int64 microseconds UTC
+    origin: np.ndarray  # (B,) number of each window in its fold
+
+
+class Forecaster:
+    """Forecasts in the user's units, by seasonal naive or by a model with a scaler of its own."""
+
+    def __init__(self, bundle: Bundle | None, cut: WindowSet, names: list[str]):
+        """`names` are the series that the numbers of the windows to be forecast stand for."""
+        self.bundle, self.windows, self.season = bundle, cut.windows, cut.scaler.season
+        if bundle is None:
+            return
+        own = bundle.description.scaler.series
+        # A series that the model never saw is scaled by its own history.
+        scales = [own.get(name) or cut.scaler.of(name) for name in names]
+        self.mean, self.std = (np.array([getattr(scale, part) for scale in scales]) for part in ("mean", "std"))
+        self.numbers = np.array([bundle.numbers.get(name, 0) for name in names])
+
+    def forecast(self, rows: np.ndarray, series: np.ndarray) -> np.ndarray:
+        """Forecasts (B, H) of windows (B, L+H, C), whose targets after the origin are not looked at."""
+        if self.bundle is None:
+            return seasonal_naive(rows[:, : self.windows.lookback, 0], self.windows.horizon, self.season)
+        mean, std = self.mean[series], self.std[series]
+        scaled = torch.from_numpy(((rows - mean[:, None]) / std[:, None]).astype(np.float32))
+        forecast = self.bundle.forecast_windows(scaled, torch.from_numpy(self.numbers[series]))
+        return forecast * std[:, :1] + mean[:, :1]
 
 
 @step(libraries=("numpy", "pandas", "pyarrow", "torch", "tzdata"))
-def validate(model: Model | None, windows: Windows, store: Store) -> Scores:
+def validate(
+    model: Model | None, windows: list[Windows], normalised: list[Normalised], folds: FoldSpec, store: Store
+) -> Scores:
     """Score one model, or seasonal naive where `model` is None, on the folds of these windows."""
-    file = WindowFile(store.file(windows, "windows.parquet"))
-    scaler = Scaler.model_validate(store.read_json(windows, "scaler.json"))
-    forecaster = naive_forecaster(windows) if model is None else model_forecaster(read_bundle(store, model), windows, scaler)
-    backtests = {
-        fold: backtest(file.fold(fold), windows, scaler, forecaster, example_picks(model, fold)) for fold in SCORED_FOLDS
-    }
+    scaler, _ = read_scaler(normalised, windows[0].columns, store)
+    cut = open_windows(windows, scaler, folds, store)
+    bundle = read_bundle(store, model) if model else None
+    if bundle:
+        check_same_task(bundle.description, windows[0])
+    backtests = {fold: Backtest(cut, fold, windows[0], bundle).run(example_picks(model, fold)) for fold in SCORED_FOLDS}
     with store.draft(this_call()) as draft:
         draft.write_json("backtest.json", {fold: result["detail"] for fold, result in backtests.items()})
         return draft.commit(
@@ -77,39 +100,11 @@ def score_steps(horizon: int, season: int) -> list[int]:
     return sorted({steps for steps in (1, season // 2, season, horizon) if 1 <= steps <= horizon})
 
 
-def naive_forecaster(windows: Windows) -> Forecaster:
-    lookback, horizon = windows.windows.lookback, windows.windows.horizon
-    return lambda series_id, batch: seasonal_naive(batch[:, :lookback, 0].numpy(), horizon, windows.facts.season)
-
-
-def model_forecaster(bundle: Bundle, windows: Windows, scaler: Scaler) -> Forecaster:
-    """The model, on windows that another scaler may have scaled and whose columns it must share.
-
-    Raises:
-        Fault: the model was made for other windows, columns or another frequency.
-    """
-    about = bundle.description
-    check_same_task(about, windows)
-    if about.scaler == scaler:
-        return lambda series_id, batch: bundle.forecast_windows(batch)
-    return partial(forecast_rescaled, bundle, scaler)
-
-
-def forecast_rescaled(bundle: Bundle, scaler: Scaler, series_id: str, windows: torch.Tensor) -> np.ndarray:
-    """A live model on windows of a newer scaler: undo that one and apply its own; the other way for the forecasts."""
-    own = bundle.description.scaler
-    if series_id not in own.series:  # new since the model was trained: scaled by its own history
-        return bundle.forecast_windows(windows)
-    raw = windows.numpy() * np.asarray(scaler.of(series_id).std) + np.asarray(scaler.of(series_id).mean)
-    forecast = bundle.forecast_windows(torch.from_numpy(own.apply(series_id, raw)))
-    return scaler.apply_target(series_id, own.undo_target(series_id, forecast))
-
-
 def check_same_task(made_for: Description, windows: Windows) -> None:
     """Raises a Fault where a model can not be held against these windows."""
     pairs = {
-        "columns": (made_for.series.columns.names, windows.facts.columns.names),
-        "frequency": (made_for.series.frequency, windows.facts.frequency),
+        "columns": (made_for.series.columns.names, windows.columns.names),
+        "frequency": (made_for.series.frequency, windows.frequency),
         "lookback": (made_for.windows.lookback, windows.windows.lookback),
         "horizon": (made_for.windows.horizon, windows.windows.horizon),
     }
@@ -118,39 +113,141 @@ def check_same_task(made_for: Description, windows: Windows) -> None:
             raise Fault(f"The live model was made for {what} {own}, this run has {found}. {NEW_LINE}")
 
 
-def backtest(blocks: FoldBlocks, about: Windows, scaler: Scaler, forecaster: Forecaster, picks: dict[str, float]) -> dict:
-    """Scores of every origin of a fold, errors by step and by local hour, and the origins picked to be shown."""
-    horizon, zone = about.windows.horizon, parse_timezone(about.facts.timezone)
-    by_series: dict[str, StepErrors] = {}
-    unit = clock_unit(about.facts.frequency)
-    by_clock = np.zeros((len(CLOCK[unit]), 3))  # forecasts, sum of error, of absolute error
-    origin_mae = []
-    for part in forecasts(blocks, about, scaler, forecaster):
-        error = part.forecast - part.truth
-        errors = by_series.setdefault(part.series_id, StepErrors(horizon, scaler.of(part.series_id).naive_mae))
-        errors.add(error)
-        local = pd.DatetimeIndex(part.stamps.reshape(-1), tz="UTC").tz_convert(zone)
-        flat = error.reshape(-1)
+class Backtest:
+    """Every window of one fold, forecast and scored."""
+
+    def __init__(self, cut: WindowSet, fold: str, about: Windows, bundle: Bundle | None):
+        self.cut, self.blocks, self.about = cut, cut.fold(fold), about
+        self.names = sorted({self.blocks.series_id(block) for block in range(len(self.blocks.cuts))})
+        self.numbers = {name: number for number, name in enumerate(self.names)}
+        self.model, self.naive = (Forecaster(one, cut, self.names) for one in (bundle, None))
+        self.masked = cut.columns.masked
+
+    @cached_property
+    def clock(self) -> Clock:
+        return Clock(parse_timezone(self.about.timezone))
+
+    def run(self, picks: dict[str, float]) -> dict:
+        """Scores, errors by step and by local clock, and the origins picked to be shown."""
+        horizon, scaler, names = self.about.windows.horizon, self.cut.scaler, self.names
+        errors = StepErrors(horizon, [scaler.of(name).naive_mae for name in names])
+        unit = clock_unit(self.about.frequency)
+        by_clock = np.zeros((len(CLOCK[unit]), 3))  # steps forecast, sum of error, of absolute error
+        origin_mae = np.full(sum(self.blocks.num_windows), np.nan)
+        for part in self.asked():
+            truth, seen = self.truth(part.rows)
+            error = np.where(seen, self.model.forecast(part.rows, part.series) - truth, 0.0)
+            errors.add(part.series, error, seen)
+            self.add_by_clock(by_clock, unit, part.stamps[seen], error[seen])
+            steps = seen.sum(1)
+            origin_mae[part.origin] = np.abs(error).sum(1) / np.maximum(steps, 1)
+            origin_mae[part.origin[steps == 0]] = np.nan  # nothing to hold a forecast against
+        ranked = np.argsort(origin_mae, kind="stable")[: int((~np.isnan(origin_mae)).sum())]
+        if not len(ranked):
+            raise Fault("Every step of a scored fold is masked, so there is nothing to validate on. Set other folds.")
+        chosen = {name: int(ranked[round(quantile * (len(ranked) - 1))]) for name, quantile in picks.items()}
+        return {
+            "scores": {str(steps): score(errors, steps) for steps in score_steps(horizon, self.cut.scaler.season)},
+            "num_origins": len(ranked),
+            "detail": {
+                "mae_by_step": (errors.absolute.sum(0) / np.maximum(errors.count.sum(0), 1)).tolist(),
+                "clock": unit,
+                "by_clock": [
+                    {"at": at, "forecasts": int(row[0]), "bias": row[1] / row[0], "mae": row[2] / row[0]}
+                    for at, row in zip(CLOCK[unit], by_clock.tolist(), strict=True)
+                    if row[0]
+                ],
+                "examples": [self.example(name, origin) for name, origin in chosen.items()],
+                "worst_series": worst_series(names, errors),
+            },
+        }
+
+    def truth(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The targets (B, H) after the origins, and which of them were observed."""
+        after = rows[:, self.about.windows.lookback :]
+        return after[:, :, 0], after[:, :, 1] > 0 if self.masked else np.ones(after.shape[:2], bool)
+
+    def asked(self) -> Iterator[Asked]:
+        """Every window of the fold, about `BATCH` at a time, block by block and oldest first."""
+        waiting: list[Asked] = []
+        held = passed = 0
+        for block, count in enumerate(self.blocks.num_windows):
+            for at in range(0, count, BATCH):
+                part = np.arange(at, min(at + BATCH, count))
+                waiting.append(self.windows_of(block, part, passed + part))
+                held += len(part)
+                if held >= BATCH:
+                    yield together(waiting)
+                    waiting, held = [], 0
+            passed += count
+        if waiting:
+            yield together(waiting)
+
+    def windows_of(self, block: int, chosen: np.ndarray, origin: np.ndarray) -> Asked:
+        """The windows of one block with these numbers in it."""
+        rows, stamps = self.loaded(block)
+        starts, cut = chosen * self.blocks.stride, self.about.windows
+        windows = gather(torch.from_numpy(rows), torch.from_numpy(starts), cut.span).numpy()
+        after = starts[:, None] + np.arange(cut.lookback, cut.span)
+        series = np.full(len(chosen), self.numbers[self.blocks.series_id(block)])
+        return Asked(series, windows, stamps[after], origin)
+
+    def loaded(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and stamps of a block; the last one is kept."""
+        if getattr(self, "_block", None) != block:
+            self._block, self._loaded = block, (self.blocks.raw(block), self.blocks.timestamps(block))
+        return self._loaded
+
+    def add_by_clock(self, sums: np.ndarray, unit: str, stamps: np.ndarray, error: np.ndarray) -> None:
+        local = pd.DatetimeIndex(self.clock.to_local(stamps).view("datetime64[us]"))
         at = getattr(local, unit).to_numpy() - CLOCK[unit].start
-        np.add.at(by_clock, at, np.stack([np.ones_like(flat), flat, np.abs(flat)], 1))
-        origin_mae.append(np.abs(error).mean(1))
-    ranked = np.argsort(np.concatenate(origin_mae), kind="stable")
-    chosen = {name: int(ranked[round(quantile * (len(ranked) - 1))]) for name, quantile in picks.items()}
-    every = list(by_series.values())
-    return {
-        "scores": {str(steps): score(every, steps) for steps in score_steps(horizon, about.facts.season)},
-        "num_origins": len(ranked),
-        "detail": {
-            "mae_by_step": (sum(e.absolute for e in every) / len(ranked)).tolist(),
-            "clock": unit,
-            "by_clock": [
-                {"at": at, "forecasts": int(row[0]), "bias": row[1] / row[0], "mae": row[2] / row[0]}
-                for at, row in zip(CLOCK[unit], by_clock.tolist(), strict=True)
-                if row[0]
-            ],
-            "examples": examples(blocks, about, scaler, forecaster, chosen),
-        },
-    }
+        np.add.at(sums, at, np.stack([np.ones_like(error), error, np.abs(error)], 1))
+
+    def example(self, name: str, origin: int) -> dict:
+        """Truth, forecast and seasonal naive from one origin, for the report."""
+        ends = np.cumsum(self.blocks.num_windows)
+        block = int(np.searchsorted(ends, origin, side="right"))
+        number = np.array([origin - (ends[block - 1] if block else 0)])
+        one = self.windows_of(block, number, np.array([origin]))
+        lookback, recent = self.about.windows.lookback, 2 * self.about.windows.horizon
+        truth, seen = self.truth(one.rows)
+        forecast = self.model.forecast(one.rows, one.series)[0]
+        before = one.rows[0, max(0, lookback - recent) : lookback]
+        start = int(number[0] * self.blocks.stride)
+        earlier = self.loaded(block)[1][start + max(0, lookback - recent) : start + lookback]
+        shown = np.where(before[:, 1] > 0, before[:, 0], np.nan) if self.masked else before[:, 0]
+        return {
+            "name": name,
+            "series_id": self.names[one.series[0]],
+            "mae": float(np.abs(forecast - truth[0])[seen[0]].mean()),
+            "stamps": self.local(one.stamps[0]),
+            "before": nullable(shown),
+            "before_stamps": self.local(earlier),
+            "truth": nullable(np.where(seen[0], truth[0], np.nan)),
+            "forecast": forecast.tolist(),
+            "naive": self.naive.forecast(one.rows, one.series)[0].tolist(),
+        }
+
+    def local(self, stamps: np.ndarray) -> list[str]:
+        index = pd.DatetimeIndex(stamps.view("datetime64[us]"), tz="UTC")
+        return [stamp.isoformat() for stamp in index.tz_convert(parse_timezone(self.about.timezone))]
+
+
+def nullable(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def together(parts: list[Asked]) -> Asked:
+    if len(parts) == 1:
+        return parts[0]
+    return Asked(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("series", "rows", "stamps", "origin")))
+
+
+def worst_series(names: list[str], errors: StepErrors, limit: int = 10) -> list[dict]:
+    """The series with the largest MAE against seasonal naive in training, the worst first."""
+    every = errors.by_series()
+    ranked = sorted((one for one in zip(names, *every, strict=True) if one[2] is not None), key=lambda one: -one[2])
+    return [{"series_id": name, "mae": mae, "mase": mase} for name, mae, mase in ranked[:limit]]
 
 
 def clock_unit(frequency: str) -> str:
@@ -160,51 +257,3 @@ def clock_unit(frequency: str) -> str:
     if seconds and seconds < SECONDS_A_DAY:
         return "hour"
     return "day_of_week" if seconds or offset.rule_code.split("-")[0] in ("D", "B", "C") else "month"
-
-
-def forecasts(blocks: FoldBlocks, about: Windows, scaler: Scaler, forecaster: Forecaster) -> Iterator[Scored]:
-    """Every window of a fold with its forecast, block by block and oldest first."""
-    for block, count in enumerate(blocks.num_windows):
-        starts = np.arange(count) * blocks.stride
-        yield from forecasts_at(blocks, block, starts, about, scaler, forecaster)
-
-
-def forecasts_at(blocks, block: int, starts: np.ndarray, about: Windows, scaler: Scaler, forecaster) -> Iterator[Scored]:
-    """The windows of one block that begin at `starts`, with their forecasts."""
-    cut, series_id = about.windows, blocks.series_id(block)
-    rows, stamps = blocks.read(block), blocks.timestamps(block)
-    for at in range(0, len(starts), BATCH):
-        part = starts[at : at + BATCH]
-        batch = gather(rows, torch.from_numpy(part), cut.span)
-        steps = part[:, None] + np.arange(cut.lookback, cut.span)
-        forecast = scaler.undo_target(series_id, forecaster(series_id, batch))
-        yield Scored(series_id, forecast, scaler.undo_target(series_id, rows[:, 0].numpy()[steps]), stamps[steps])
-
-
-def examples(blocks, about: Windows, scaler: Scaler, forecaster: Forecaster, chosen: dict[str, int]) -> list[dict]:
-    """Truth, forecast and seasonal naive from the chosen origins (counted over the fold), for the report."""
-    ends, shown = np.cumsum(blocks.num_windows), []
-    for name, index in chosen.items():
-        block = int(np.searchsorted(ends, index, side="right"))
-        start = np.array([(index - (ends[block - 1] if block else 0)) * blocks.stride])
-        (own,) = forecasts_at(blocks, block, start, about, scaler, forecaster)
-        (naive,) = forecasts_at(blocks, block, start, about, scaler, naive_forecaster(about))
-        past = blocks.read(block)[start[0] : start[0] + about.windows.lookback, 0].numpy()
-        recent = scaler.undo_target(own.series_id, past[-2 * about.windows.horizon :])
-        zone = parse_timezone(about.facts.timezone)
-        stamps = pd.DatetimeIndex(own.stamps[0], tz="UTC").tz_convert(zone)
-        earlier = blocks.timestamps(block)[start[0] : start[0] + about.windows.lookback][-len(recent) :]
-        shown.append(
-            {
-                "name": name,
-                "series_id": own.series_id,
-                "mae": float(np.abs(own.forecast - own.truth).mean()),
-                "stamps": [stamp.isoformat() for stamp in stamps],
-                "before": recent.tolist(),
-                "before_stamps": [stamp.isoformat() for stamp in pd.DatetimeIndex(earlier, tz="UTC").tz_convert(zone)],
-                "truth": own.truth[0].tolist(),
-                "forecast": own.forecast[0].tolist(),
-                "naive": naive.forecast[0].tolist(),
-            }
-        )
-    return shown

@@ -1,8 +1,10 @@
 """Windows on disk: blocked Parquet, written once, read with its checksums verified.
 
-A row group is a block: up to `BLOCK` window starts of one fold of one series, and the rows that the last of them
-needs besides. Every window so lies wholly inside one row group, which can be read, shuffled and trained from alone.
-Channels are flat float32 columns without nulls, dictionary or codec. The footer tells how to read them.
+A row group is a block: the rows of up to `BLOCK` window starts of one series, and those that the last of them needs
+besides. Every window so lies wholly inside one row group, which can be read, shuffled and trained from alone. Rows are
+kept in the user's units, as float32 around an anchor for each block and channel, and scaled as they are read: neither
+another scaling nor other folds, nor rows that come later, change what is written here. Channels are flat columns without
+nulls, dictionary or codec. The footer tells how to read them.
 """
 
 import json
@@ -15,63 +17,118 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault
 from models.scaling import Scaler
-from models.windows import FOLDS, Columns, FoldSpec, SeriesFacts, WindowSpec, fold_rows, window_starts
-from tasks.normalise import Normalised, each_series
+from models.series import Columns
+from models.windows import FoldSpec, WindowSpec, fold_rows, steps_needed, window_starts
+from tasks.ingest.calendar import Calendar
+from tasks.ingest.canonical import read_segment
+from tasks.ingest.statics import Statics
+from tasks.ingest.task import Segment, Series
 from tasks.policy import step, this_call
-from tasks.progress import progress, say
 from tasks.storage import Receipt, Store
 
 BLOCK = 65_536  # window starts in a row group at most
-FORMAT = 1
+FORMAT = 2
 FOOTER = b"convcast.windows"
 
 
 class Windows(Receipt):
-    """`windows.parquet` in blocks, and the `scaler.json` that its values are scaled by."""
+    """`windows.parquet`: the blocks of one segment."""
 
     windows: WindowSpec
-    facts: SeriesFacts
-    num_windows: dict[str, int]  # by fold
+    columns: Columns
+    frequency: str
+    timezone: str
     num_series: int
+    num_windows: int  # of all folds together
+
+
+class Stretch(BaseModel):
+    """One canonical segment, and the one before it where a series goes on from there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    series: Series
+    number: int  # of the segment in its shard
+    first_row: int  # number of the segment's first row in its series
+
+    @property
+    def segment(self) -> Segment:
+        return self.series.segments[self.number]
+
+    @property
+    def before(self) -> Segment | None:
+        return self.series.segments[self.number - 1] if self.segment.continues else None
+
+    def cache_identity(self) -> list:
+        return [self.before.sha256 if self.before else None, self.segment.sha256, self.first_row]
+
+
+def stretches(series: Series) -> list[Stretch]:
+    """The segments of a shard, each with the number of its first row."""
+    found, row = [], 0
+    for number, segment in enumerate(series.segments):
+        row = row if segment.continues else 0
+        found.append(Stretch(series=series, number=number, first_row=row))
+        row += segment.rows
+    return found
+
+
+@step(libraries=("numpy", "pandas", "pyarrow", "tzdata"))
+def materialise_windows(
+    stretch: Stretch, windows: WindowSpec, columns: Columns, calendar: Calendar, statics: Statics, store: Store
+) -> Windows:
+    """Cut one segment into blocks of windows."""
+    with store.draft(this_call()) as draft:
+        pieces = window_rows(stretch, windows, columns, calendar, statics, store)
+        blocks = write_windows(draft.path("windows.parquet"), pieces, columns, windows)
+        return draft.commit(
+            Windows, windows=windows, columns=columns, frequency=calendar.frequency, timezone=calendar.timezone,
+            num_series=len({block["series_id"] for block in blocks}), num_windows=sum(block["num_starts"] for block in blocks),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Block:
-    """One row group to be: which rows of a series it takes, for which fold, and how many windows begin in it."""
+class Piece:
+    """Rows of one series, every channel of them known."""
 
-    fold: str
-    rows: range
-    num_windows: int
-
-
-@step(libraries=("numpy", "pyarrow"))
-def materialise_windows(normalised: Normalised, windows: WindowSpec, folds: FoldSpec, store: Store) -> Windows:
-    """Cut every series into the windows of its folds and write them as blocks."""
-    table = pq.read_table(store.file(normalised, "normalised.parquet"), page_checksum_verification=True)
-    with store.draft(this_call()) as draft, progress("windows", normalised.num_series) as bar:
-        counts = write_windows(draft.path("windows.parquet"), table, normalised.facts.columns, windows, folds, bar.advance)
-        draft.write_bytes("scaler.json", store.file(normalised, "scaler.json").read_bytes())
-        say("windows: " + ", ".join(f"{count:,} {fold}" for fold, count in counts.items()))
-        facts = {"facts": normalised.facts, "num_series": normalised.num_series}
-        return draft.commit(Windows, windows=windows, num_windows=counts, **facts)
+    series_id: str
+    first_row: int  # number of the first of them in its series
+    stamps: np.ndarray  # (R,) int64 microseconds UTC
+    rows: np.ndarray  # (R, C) float64
 
 
-def cut_blocks(num_rows: int, windows: WindowSpec, folds: FoldSpec, series_id: str, block: int = BLOCK) -> list[Block]:
-    """The blocks of one series, fold by fold and oldest first.
+def window_rows(
+    stretch: Stretch, windows: WindowSpec, columns: Columns, calendar: Calendar, statics: Statics, store: Store
+) -> Iterator[Piece]:
+    """The rows of each series that a segment's windows touch, up to its last target."""
+    held = last_rows(stretch, windows.span - 1, columns, store) if stretch.before else None
+    for name, stamps, rows in read_segment(store, stretch.series, stretch.segment, columns):
+        first = stretch.first_row
+        if held is not None:
+            stamps, rows = np.concatenate([held[0], stamps]), np.concatenate([held[1], rows])
+            first -= len(held[0])
+            held = None
+        seen = np.flatnonzero(~np.isnan(rows[:, 0]))
+        kept = int(seen[-1]) + 1 if len(seen) else 0
+        stamps = stamps[:kept]
+        rows = statics.append(name, calendar.insert(rows[:kept], stamps, columns))
+        yield Piece(name, first, stamps, rows)
+
+
+def last_rows(stretch: Stretch, count: int, columns: Columns, store: Store) -> tuple[np.ndarray, np.ndarray]:
+    """Stamps and rows of the end of the segment before.
 
     Raises:
-        Fault: the series is too short for its folds.
+        Fault: a window would reach back further than that.
     """
-    blocks = []
-    for fold, rows in fold_rows(num_rows, folds, windows, series_id).items():
-        starts = window_starts(len(rows), windows)
-        for at in range(0, len(starts), block):
-            part = starts[at : at + block]  # of a range: nothing is counted out
-            blocks.append(Block(fold, range(rows.start + part[0], rows.start + part[-1] + windows.span), len(part)))
-    return blocks
+    if count > stretch.before.rows:
+        raise Fault(f"windows.lookback and horizon span {count + 1} steps; at most {stretch.before.rows} are possible here.")
+    *_, (_, stamps, rows) = read_segment(store, stretch.series, stretch.before, columns)
+    return stamps[len(stamps) - count :], rows[len(rows) - count :]
 
 
 def window_schema(columns: Columns) -> pa.Schema:
@@ -97,27 +154,26 @@ def window_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def write_windows(
-    path: Path, table: pa.Table, columns: Columns, windows: WindowSpec, folds: FoldSpec, tell=lambda: None
-) -> dict[str, int]:
-    """Write the blocks of every series of a normalised table; returns the number of windows by fold.
-
-    Raises:
-        Fault: a series is too short for its folds.
-    """
+def write_windows(path: Path, pieces: Iterator[Piece], columns: Columns, windows: WindowSpec) -> list[dict]:
+    """Write the blocks of every piece; returns what the footer says of each."""
     schema, blocks = window_schema(columns), []
     with window_writer(path, schema) as writer:
-        for series_id, piece in each_series(table):
-            for block in cut_blocks(len(piece), windows, folds, series_id):
-                rows = piece.slice(block.rows.start, len(block.rows))
-                ids = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), [series_id])
-                rows = pa.table([ids, rows["timestamp"], *(rows[name] for name in columns.names)], schema=schema)
-                writer.write_table(rows, row_group_size=len(rows))
-                blocks.append({"fold": block.fold, "series_id": series_id, "num_windows": block.num_windows})
-            tell()
+        for piece in pieces:
+            num_starts = len(piece.rows) - windows.span + 1
+            for at in range(0, num_starts, BLOCK):
+                count = min(BLOCK, num_starts - at)
+                rows = piece.rows[at : at + count + windows.span - 1]
+                anchors = rows.mean(0)
+                shifted = (rows - anchors).astype(np.float32)
+                ids = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), [piece.series_id])
+                stamps = pa.array(piece.stamps[at : at + len(rows)]).view(pa.timestamp("us", "UTC"))
+                channels = [pa.array(shifted[:, channel]) for channel in range(rows.shape[1])]
+                writer.write_table(pa.table([ids, stamps, *channels], schema=schema), row_group_size=len(rows))
+                block = {"series_id": piece.series_id, "first_row": piece.first_row + at, "num_starts": count}
+                blocks.append(block | {"anchors": anchors.tolist()})
         footer = {"format": FORMAT, **windows.model_dump(), "block": BLOCK, "columns": columns.model_dump(), "blocks": blocks}
         writer.add_key_value_metadata({FOOTER: json.dumps(footer).encode()})
-    return {fold: sum(block["num_windows"] for block in blocks if block["fold"] == fold) for fold in FOLDS}
+    return blocks
 
 
 class WindowFile:
@@ -133,68 +189,153 @@ class WindowFile:
             raise Fault(f"{path} has window format {self.footer['format']}; this version reads {FORMAT}. Run train again.")
         self.windows = WindowSpec(**{name: self.footer[name] for name in ("lookback", "horizon", "stride")})
         self.columns = Columns(**self.footer["columns"])
+        self.blocks: list[dict] = self.footer["blocks"]
 
     @cached_property
     def file(self) -> pq.ParquetFile:
         return pq.ParquetFile(self.path, page_checksum_verification=True)
 
-    def fold(self, fold: str) -> "FoldBlocks":
-        """The blocks of one fold, in the form that training and validation read (`models.windows.Blocks`)."""
-        chosen = [index for index, block in enumerate(self.footer["blocks"]) if block["fold"] == fold]
-        return FoldBlocks(self, chosen)
+    def shifted(self, block: int) -> np.ndarray:
+        """The rows of a block as they are stored, float32 (R, C), less their anchors."""
+        table = self.file.read_row_group(block, columns=list(self.columns.names), use_threads=False)
+        rows = np.empty((table.num_rows, table.num_columns), np.float32)
+        for channel, column in enumerate(table.columns):
+            rows[:, channel] = column.to_numpy()
+        return rows
+
+    def anchors(self, block: int) -> np.ndarray:
+        return np.asarray(self.blocks[block]["anchors"])
+
+    def stamps(self, block: int) -> np.ndarray:
+        """The UTC stamps (R,) of a block's rows, int64 microseconds."""
+        table = self.file.read_row_group(block, columns=["timestamp"], use_threads=False)
+        return table["timestamp"].cast(pa.int64()).to_numpy()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The windows of one fold that lie in one block."""
+
+    file: int
+    block: int
+    series_id: str
+    first: int  # row of the block at which the first of them starts
+    num_windows: int
+
+
+class WindowSet:
+    """The windows of many files, told apart by fold."""
+
+    def __init__(self, paths: list[Path], scaler: Scaler, folds: FoldSpec):
+        self.files = [WindowFile(path) for path in paths]
+        self.windows, self.columns = self.files[0].windows, self.files[0].columns
+        self.scaler, self.folds = scaler, folds
+        steps = {name: scale.steps for name, scale in scaler.series.items()}
+        needed = steps_needed(folds, self.windows)
+        self.too_short = {name: count for name, count in steps.items() if count < needed}
+        self.rows = {
+            name: fold_rows(count, folds, self.windows, name) for name, count in steps.items() if name not in self.too_short
+        }
+        if not self.rows:
+            longest = max(steps, key=steps.get)
+            fold_rows(steps[longest], folds, self.windows, longest)  # says what is needed
+
+    def fold(self, fold: str, numbers: dict[str, int] | None = None) -> "FoldBlocks":
+        """The blocks of one fold, in the form that training and validation read (`models.windows.Blocks`).
+
+        Args:
+            numbers: of the series, for a network with an embedding; they become a last channel.
+        """
+        cuts = []
+        for number, file in enumerate(self.files):
+            for block, about in enumerate(file.blocks):
+                rows = self.rows.get(about["series_id"])
+                if rows is None:
+                    continue
+                starts = window_starts(len(rows[fold]), self.windows)
+                low = max(about["first_row"] - rows[fold].start, starts.start)
+                low += (starts.start - low) % starts.step  # the first start of the fold that lies in this block
+                until = min(about["first_row"] + about["num_starts"] - rows[fold].start, starts.stop)
+                if low < until:
+                    count = len(range(low, until, starts.step))
+                    cuts.append(Cut(number, block, about["series_id"], rows[fold].start + low - about["first_row"], count))
+        return FoldBlocks(self, cuts, numbers)
+
+    def count(self, fold: str) -> int:
+        return sum(self.fold(fold).num_windows)
 
 
 @dataclass
 class FoldBlocks:
-    """The row groups of one fold."""
+    """The blocks of one fold, scaled as they are read."""
 
-    file: WindowFile
-    groups: list[int]
+    set: WindowSet
+    cuts: list[Cut]
+    numbers: dict[str, int] | None = None
 
     @property
     def stride(self) -> int:
-        return self.file.windows.stride
+        return self.set.windows.stride
 
     @cached_property
     def num_windows(self) -> list[int]:
-        return [self.file.footer["blocks"][group]["num_windows"] for group in self.groups]
+        return [cut.num_windows for cut in self.cuts]
 
     def series_id(self, block: int) -> str:
-        return self.file.footer["blocks"][self.groups[block]]["series_id"]
+        return self.cuts[block].series_id
+
+    def span(self, block: int) -> slice:
+        """The rows of the stored block that these windows touch."""
+        cut = self.cuts[block]
+        return slice(cut.first, cut.first + (cut.num_windows - 1) * self.stride + self.set.windows.span)
 
     def read(self, block: int) -> torch.Tensor:
-        """The rows of a block, float32 (R, C)."""
-        table = self.file.file.read_row_group(self.groups[block], columns=list(self.file.columns.names), use_threads=False)
-        rows = np.empty((table.num_rows, table.num_columns), np.float32)
-        for channel, column in enumerate(table.columns):
-            rows[:, channel] = column.to_numpy()
+        """The rows of a block, scaled float32 (R, C), with the number of the series as a last channel where asked for."""
+        cut, scale = self.cuts[block], self.set.scaler.of(self.series_id(block))
+        rows = self.set.files[cut.file].shifted(cut.block)[self.span(block)]
+        std = np.asarray(scale.std)
+        shift = (self.set.files[cut.file].anchors(cut.block) - np.asarray(scale.mean)) / std
+        # In float64 only for what is the same in every row, so that a block costs one pass.
+        np.multiply(rows, (1 / std).astype(np.float32), out=rows)
+        np.add(rows, shift.astype(np.float32), out=rows)
+        if self.numbers is not None:
+            rows = np.concatenate([rows, np.full((len(rows), 1), self.numbers.get(cut.series_id, 0), np.float32)], 1)
         return torch.from_numpy(rows)
 
+    def raw(self, block: int) -> np.ndarray:
+        """The rows of a block in the user's units, float64 (R, C)."""
+        cut = self.cuts[block]
+        file = self.set.files[cut.file]
+        return file.shifted(cut.block)[self.span(block)] + file.anchors(cut.block)
+
     def timestamps(self, block: int) -> np.ndarray:
-        """The UTC stamps (R,) of a block's rows, datetime64[us]."""
-        return self.file.file.read_row_group(self.groups[block], columns=["timestamp"])["timestamp"].to_numpy()
+        """The UTC stamps (R,) of a block's rows, int64 microseconds."""
+        cut = self.cuts[block]
+        return self.set.files[cut.file].stamps(cut.block)[self.span(block)]
 
 
-def exploded(file: WindowFile, fold: str, scaler: Scaler) -> Iterator[pa.RecordBatch]:
+def open_windows(windows: list[Windows], scaler: Scaler, folds: FoldSpec, store: Store) -> WindowSet:
+    """The windows that these receipts stand for."""
+    return WindowSet([store.file(one, "windows.parquet") for one in windows], scaler, folds)
+
+
+def exploded(blocks: FoldBlocks) -> Iterator[pa.RecordBatch]:
     """A row a window, for people to look at: series_id, origin, then every channel by step, in its own unit.
 
     `<channel>[-k]` is k steps before the origin, `[-0]` the origin itself, `[+k]` step k of the horizon.
     """
-    blocks, windows, columns = file.fold(fold), file.windows, file.columns
+    windows, columns = blocks.set.windows, blocks.set.columns
     past = [(channel, at) for channel in range(columns.num_channels) for at in range(windows.lookback)]
-    known = [0, *range(1 + len(columns.past), columns.num_channels)]
+    known = [0, *([1] if columns.masked else []), *range(columns.first_known, columns.num_channels)]
     ahead = [(channel, at) for channel in known for at in range(windows.lookback, windows.span)]
     names = [f"{columns.names[channel]}{step_label(at, windows.lookback)}" for channel, at in past + ahead]
     for block, count in enumerate(blocks.num_windows):
         series_id = blocks.series_id(block)
-        scale, rows, stamps = scaler.of(series_id), blocks.read(block).numpy(), blocks.timestamps(block)
+        rows, stamps = blocks.raw(block), blocks.timestamps(block)
         for at in range(0, count, 4096):
             starts = np.arange(at, min(at + 4096, count)) * windows.stride
-            values = [
-                pa.array((rows[starts + offset, channel] * scale.std[channel] + scale.mean[channel]).astype(np.float32))
-                for channel, offset in past + ahead
-            ]
-            origins = pa.array(stamps[starts + windows.lookback - 1]).cast(pa.timestamp("us", "UTC"))
+            values = [pa.array(rows[starts + offset, channel].astype(np.float32)) for channel, offset in past + ahead]
+            origins = pa.array(stamps[starts + windows.lookback - 1]).view(pa.timestamp("us", "UTC"))
             ids = pa.repeat(pa.scalar(series_id), len(starts))
             yield pa.record_batch([ids, origins, *values], names=["series_id", "origin", *names])
 

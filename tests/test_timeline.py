@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from tasks.ingest.checks import num_observed
 
 from models.errors import Fault
-from tasks.ingest.checks import num_observed
 from tasks.ingest.sources import SourceSpec
 from tasks.ingest.task import canonical
 from tasks.ingest.timeline import (

@@ -1,244 +1,181 @@
-"""One CSV or Parquet file, read with every fault named by file, line and column."""
+"""What a user says about a source: where it lies, what its columns mean, and what to do about its faults."""
 
-import csv
-import difflib
-import io
-from pathlib import Path
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.errors import Fault, shortlist
-from models.windows import Columns
-from tasks.progress import progress
-from tasks.storage import describe
+from models.series import Columns
 
-RESERVED = ("series_id", "timestamp", "target")
+RESERVED = ("series_id", "timestamp", "target", "observed")
+USUAL_MARKERS = ("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "#N/A", "#NA", "<NA>")
+Stamp = str | tuple[str, str]
+
+
+class Rule(BaseModel):
+    """What the values of one column must keep to, in its own unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    min: float | None = Field(None, description="smallest value allowed")
+    max: float | None = Field(None, description="largest value allowed")
+    not_null: bool = Field(False, description="no empty value, whatever source.missing allows")
+    max_gap: int | None = Field(None, ge=0, description="longest run of absent or empty steps, whatever is repaired")
+    max_flat: int | None = Field(None, ge=1, description="longest run of steps with one and the same value")
+    max_jump: float | None = Field(None, gt=0, description="largest change from one step to the next")
 
 
 class SourceSpec(BaseModel):
-    """Where the data lies and what its columns mean."""
+    """Where the data lies, what its columns mean, and which faults are repaired."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    uri: str = Field(description="a .csv or .parquet file; relative to the spec's own file")
-    timestamp: str = Field(description="column of ISO 8601 stamps, with or without an offset")
+    uri: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="files, folders or globs of .csv[.gz|.bz2|.xz|.zst] or .parquet; paths or URLs as s3://bucket/key"
+    )
+    delimiter: str = Field(",", min_length=1, max_length=1, description="between the fields of a CSV")
+    decimal: Literal[".", ","] = Field(".", description="the decimal mark of a CSV")
+    quote: str = Field('"', min_length=1, max_length=1, description="around fields of a CSV that hold delimiters")
+    encoding: str = Field("utf-8", description="of a CSV, as latin-1 or utf-16")
+    missing_markers: tuple[str, ...] = Field(
+        (), description="what else stands for no value in a CSV, as ? or -; empty and NA do"
+    )
+
+    timestamp: Stamp = Field(description="column of stamps, or two: of dates and of times of day")
+    timestamp_format: str | None = Field(None, description="null: ISO 8601; epoch_s, epoch_ms, epoch_us, or as %d.%m.%Y %H:%M")
     timezone: str = Field("UTC", description="of naive stamps and of the local clock: IANA name or offset as +10:00")
+    repeated_hour: Literal["error", "first", "second", "order"] = Field(
+        "error", description="naive stamps that the clock showed twice; order: the second time they come"
+    )
+    skipped_hour: Literal["error", "shift", "drop"] = Field("error", description="naive stamps that the clock never showed")
     frequency: str | None = Field(None, description="pandas alias, as 30min, h, D or MS; null: inferred")
-    series_id: str | None = Field(None, description="column that names the series; null: the file is one series")
-    target: str = Field(description="column to forecast")
+
+    series_id: str | tuple[str, ...] | None = Field(None, description="columns that name the series; null: there is one")
+    wide: tuple[str, ...] | None = Field(None, description="columns, or globs, that are a series each; null: long form")
+    target: str = Field(description="column to forecast; in wide form, what the series' columns hold")
     future_covariates: tuple[str, ...] = Field((), description="columns known over the horizon too")
     past_covariates: tuple[str, ...] = Field((), description="columns known up to the origin only")
+    static_covariates: tuple[str, ...] = Field((), description="columns that never change within a series")
+    static_uri: str | None = Field(None, description="a second file, a row a series, that has the static covariates")
     calendar: tuple[Literal["hour", "weekday", "day_of_year"], ...] = Field(
         (), description="future covariates from the local clock, each as sine and cosine"
     )
-    order: Literal["error", "sort"] = Field("error", description="stamps that go back in time within a series")
-    duplicates: Literal["error", "first", "last", "mean"] = Field("error", description="repeated stamps of a series")
-    gaps: Literal["error", "interpolate"] = Field("error", description="absent rows")
-    missing: Literal["error", "interpolate"] = Field("error", description="empty or NaN values between others")
+    holidays: str | None = Field(None, description="future covariate: public holidays of a country, as AU or DE-BY")
+
+    order: Literal["error", "sort"] = Field("error", description="stamps that go back in time within a series and file")
+    duplicates: Literal["error", "drop", "first", "last", "mean"] = Field("error", description="repeated stamps of a series")
+    gaps: Literal["error", "drop", "interpolate", "mask"] = Field("error", description="absent rows")
+    missing: Literal["error", "drop", "interpolate", "mask"] = Field("error", description="empty values between others")
+    interpolate_limit: int | None = Field(None, ge=1, description="longest hole that is interpolated, in steps; null: any")
+    rules: dict[str, Rule] = Field({}, description="by column: what its values must keep to")
+    quarantine: bool = Field(False, description="set a series with a fault aside and go on with the others")
+
+    @model_validator(mode="after")
+    def _names_make_sense(self):
+        check_names(self)
+        return self
+
+    def to_read(self) -> "SourceSpec":
+        """The part of the spec that decides what is read from given bytes."""
+        return self.keeping(READING)
+
+    def to_arrange(self) -> "SourceSpec":
+        """The part of the spec that decides what is made of rows that have been read."""
+        return self.keeping(tuple(name for name in SourceSpec.model_fields if name not in (*ONLY_READING, "quarantine")))
+
+    def keeping(self, names: tuple[str, ...]) -> "SourceSpec":
+        """This spec with every other setting at its default."""
+        given = {name: getattr(self, name) for name in names}
+        needed = {"uri": "", "timestamp": self.timestamp, "target": self.target}
+        return SourceSpec.model_construct(**{**needed, **given})
 
     def cache_identity(self) -> dict:
         """Where the bytes lie does not shape what is read from them."""
-        return self.model_dump(mode="json", exclude={"uri"})
+        return self.model_dump(mode="json", exclude={"uri", "static_uri"})
 
     def seen_by(self, columns: Columns) -> "SourceSpec":
         """This source as a model with these columns reads it."""
+        plain = tuple(dict.fromkeys(name.split("=")[0] for name in columns.static))
         covariates = {"past_covariates": columns.past, "future_covariates": columns.future, "calendar": columns.calendar}
-        return self.model_copy(update=covariates)
+        return self.model_copy(update=covariates | {"static_covariates": plain, "holidays": columns.holidays})
 
     @property
-    def columns(self) -> Columns:
-        return Columns(past=self.past_covariates, future=self.future_covariates, calendar=self.calendar)
+    def masks(self) -> bool:
+        """Whether some steps may be there without having been observed."""
+        return "mask" in (self.gaps, self.missing)
+
+    @property
+    def stamp_columns(self) -> tuple[str, ...]:
+        return (self.timestamp,) if isinstance(self.timestamp, str) else self.timestamp
+
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        return (self.series_id,) if isinstance(self.series_id, str) else self.series_id or ()
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Columns of numbers beside the target, as the file names them."""
+        in_file = () if self.static_uri else self.static_covariates
+        return (*self.past_covariates, *self.future_covariates, *in_file)
 
     @property
     def value_columns(self) -> tuple[str, ...]:
-        return (self.target, *self.past_covariates, *self.future_covariates)
+        """What a row that was read holds, target first."""
+        return ("target", *self.covariates)
+
+    def shown(self, column: str) -> str:
+        """The user's name for a canonical column."""
+        return self.target if column == "target" else column
 
 
-class SourceFile(BaseModel):
-    """The bytes of a source, as they were when the run began."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    uri: str
-    bytes: int
-    digest: str
-
-    def cache_identity(self) -> str:
-        return self.digest
+READING = (
+    "delimiter", "decimal", "quote", "encoding", "missing_markers", "timestamp", "timestamp_format", "timezone",
+    "repeated_hour", "skipped_hour", "series_id", "wide", "target", "future_covariates", "past_covariates",
+    "static_covariates", "static_uri", "order",
+)  # fmt: skip
+ONLY_READING = (
+    "uri", "delimiter", "decimal", "quote", "encoding", "missing_markers", "timestamp_format", "repeated_hour",
+    "skipped_hour",
+)  # fmt: skip
 
 
-def fingerprint(source: SourceSpec) -> SourceFile:
-    """Size and SHA-256 of the source.
-
-    Raises:
-        Fault: there is no such file, or it is empty, a folder or unreadable.
-    """
-    path = Path(source.uri)
-    if path.is_dir():
-        raise Fault(f"{source.uri} is a folder with {len(list(path.iterdir()))} entries; source.uri takes one file.")
-    if not path.exists():
-        near = difflib.get_close_matches(path.name, names_beside(path), n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise Fault(f"{source.uri} does not exist.{hint} Set source.uri to a .csv or .parquet file.")
-    try:
-        facts = describe(path)
-    except PermissionError as error:
-        raise Fault(f"{source.uri} can not be read by this user. Change its permissions.") from error
-    if facts["bytes"] == 0:
-        raise Fault(f"{source.uri} is empty (0 bytes); it needs a header and rows.")
-    return SourceFile(uri=source.uri, bytes=facts["bytes"], digest=facts["sha256"])
-
-
-def names_beside(path: Path) -> list[str]:
-    return [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-
-
-def read_source(source: SourceSpec) -> pa.Table:
-    """The used columns in file order: stamps and series ids as they are, values as float64.
-
-    Raises:
-        Fault: the file is no CSV or Parquet, a column is missing or there twice, or a value is no number.
-    """
-    suffix = Path(source.uri).suffix.lower()
-    if suffix == ".csv":
-        table = read_csv(source)
-    elif suffix in (".parquet", ".pq"):
-        table = read_parquet(source)
-    else:
-        raise Fault(f"{source.uri} ends in {suffix or 'nothing'}; source.uri takes a .csv or .parquet file.")
-    if table.num_rows == 0:
-        raise Fault(f"{source.uri} has a header and no rows.")
-    return table
+def check_names(source: SourceSpec) -> None:
+    """Raises a Fault where two settings want the same column, or a column has a name that is kept."""
+    names = [*source.past_covariates, *source.future_covariates, *source.static_covariates]
+    used = [*source.stamp_columns, *source.id_columns, *([] if source.wide else [source.target]), *names]
+    twice = sorted({name for name in used if used.count(name) > 1})
+    if twice:
+        raise Fault(
+            f"source names {shortlist(twice)} more than once among timestamp, series_id, target and covariates; once is enough."
+        )
+    made = [f"{name}_{wave}" for name in source.calendar for wave in ("sin", "cos")] + ["holiday"] * bool(source.holidays)
+    taken = [name for name in names if name in RESERVED or name in made]
+    if taken:
+        raise Fault(f"The covariate {taken[0]!r} has a name that the canonical table keeps for itself. Rename the column.")
+    if source.wide and source.id_columns:
+        raise Fault("source.wide makes each column a series and source.series_id names a column of them. Keep one of the two.")
+    if source.wide and source.static_covariates and not source.static_uri:
+        raise Fault("In wide form static covariates come from a second file. Set source.static_uri or leave them out.")
+    if source.static_uri and not source.id_columns and not source.wide:
+        raise Fault("source.static_uri has a row for each series, so the series need names. Set source.series_id.")
+    if source.delimiter == source.decimal:
+        raise Fault(f"source.delimiter and source.decimal are both {source.decimal!r}. Set another delimiter, as ';'.")
+    unruled = [name for name in source.rules if name not in (source.target, *source.covariates)]
+    if unruled:
+        raise Fault(f"source.rules names {unruled[0]!r}, which is neither the target nor a covariate that varies in time.")
+    form = source.timestamp_format
+    if form is not None and not form.startswith("epoch_") and "%" not in form:
+        raise Fault(f"source.timestamp_format is {form!r}; use epoch_s, epoch_ms, epoch_us, or a form as '%d.%m.%Y %H:%M'.")
+    if form is not None and form.startswith("epoch_") and form not in ("epoch_s", "epoch_ms", "epoch_us"):
+        raise Fault(f"source.timestamp_format is {form!r}; of epochs there are epoch_s, epoch_ms and epoch_us.")
 
 
-def wanted(source: SourceSpec) -> list[str]:
-    ids = [source.series_id] if source.series_id else []
-    return [source.timestamp, *ids, *source.value_columns]
+def is_url(uri: str) -> bool:
+    return re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", uri) is not None or "::" in uri
 
 
-def check_columns(source: SourceSpec, present: list[str]) -> None:
-    """Raises a Fault for a column that the spec names and the file lacks, or has twice."""
-    for column in wanted(source):
-        count = present.count(column)
-        if count == 0 and len(present) == 1 and (mark := next((one for one in ";\t|" if one in present[0]), None)):
-            raise Fault(
-                f"{source.uri} has one column, {present[0]!r}; it seems to be separated by {mark!r}. Save it with commas."
-            )
-        if count == 0:
-            near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
-            folded = {name.casefold(): name for name in present}
-            near = [folded[column.casefold()]] if column.casefold() in folded else near
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise Fault(f"{source.uri} has no column {column!r}; it has {shortlist(present, 12)}.{hint}")
-        if count > 1:
-            raise Fault(f"{source.uri} has {count} columns named {column!r}; one is needed. Rename or remove the others.")
-
-
-def read_csv(source: SourceSpec) -> pa.Table:
-    try:
-        with open(source.uri, newline="", encoding="utf-8-sig") as file:
-            header = next(filter(None, csv.reader(file)), [])  # blank lines do not count
-    except UnicodeDecodeError as error:
-        raise Fault(f"{source.uri} is not UTF-8 text (byte {error.start}). Save it as UTF-8 CSV.") from error
-    if not header:
-        raise Fault(f"{source.uri} has no header; it holds blank lines only.")
-    check_columns(source, header)
-    convert = pyarrow.csv.ConvertOptions(
-        include_columns=wanted(source),
-        column_types={name: pa.float64() for name in source.value_columns}
-        | {name: pa.string() for name in wanted(source) if name not in source.value_columns},
-    )
-    size = Path(source.uri).stat().st_size
-    try:
-        with progress("ingest", size) as bar, open(source.uri, "rb") as raw:
-            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            return pyarrow.csv.read_csv(
-                pa.PythonFile(Counted(raw, bar), mode="r"), parse_options=parse, convert_options=convert
-            )
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise first_bad_row(source, header) or Fault(f"{source.uri} is no CSV that can be read: {error}") from error
-
-
-class Counted(io.RawIOBase):
-    """A file that tells a progress bar how much of it has been read."""
-
-    def __init__(self, file, bar):
-        self.file, self.bar = file, bar
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self.file.read(size)
-        self.bar.advance(len(chunk))
-        return chunk
-
-    def readable(self) -> bool:
-        return True
-
-
-def first_bad_row(source: SourceSpec, header: list[str]) -> Fault | None:
-    """The first row that a strict reader refuses, found by reading one row at a time."""
-    numbers = [(header.index(name), name) for name in source.value_columns]
-    empty = set(pyarrow.csv.ConvertOptions().null_values)
-    with open(source.uri, newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.reader(file)
-        try:
-            next(filter(None, rows))
-            any_row = False
-            for row in filter(None, rows):
-                any_row = True
-                where = f"{source.uri} line {rows.line_num}"
-                if len(row) != len(header):
-                    return Fault(f"{where} has {len(row)} fields; the header has {len(header)}. Mend or remove the row.")
-                for index, name in numbers:
-                    if row[index] not in empty and not is_number(row[index]):
-                        return Fault(f"{where}, column {name!r}: {row[index]!r} is no number. Mend or empty the value.")
-        except csv.Error as error:
-            return Fault(f"{source.uri} line {rows.line_num}: {error}. Mend or remove the row.")
-    return None if any_row else Fault(f"{source.uri} has a header and no rows.")
-
-
-def is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text and text.isascii()  # Python's own spelling of thousands, and digits of other scripts
-
-
-def read_parquet(source: SourceSpec) -> pa.Table:
-    try:
-        with progress("ingest", Path(source.uri).stat().st_size) as bar:
-            file = pq.ParquetFile(source.uri, page_checksum_verification=True)
-            check_columns(source, file.schema_arrow.names)
-            table = file.read(columns=wanted(source))
-            bar.advance(bar.total)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise Fault(f"{source.uri} is no whole Parquet file ({first_line(error)}). Write or fetch it again.") from error
-    for name in source.value_columns:
-        table = set_column(table, name, as_float(source, table.column(name), name))
-    if source.series_id:
-        table = set_column(table, source.series_id, pc.cast(table.column(source.series_id), pa.string()))
-    return table
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
-
-
-def set_column(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), name, column)
-
-
-def as_float(source: SourceSpec, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = pc.cast(column, kind.value_type), kind.value_type
-    if pa.types.is_boolean(kind):
-        column = pc.cast(column, pa.int8())
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        raise Fault(f"{source.uri}, column {name!r} holds {kind}; numbers are needed. Convert it, or name another column.")
-    return pc.cast(column, pa.float64(), safe=False)
+def without_secrets(uri: str) -> str:
+    """A URL that can be shown: without a password, a token or a signature in it."""
+    uri = re.sub(r"(?<=://)[^/@]*@", "", uri)
+    return re.sub(r"\?.*$", "", uri) if re.search(r"[?&](sig|signature|token|key|x-amz-|x-goog-)", uri, re.IGNORECASE) else uri

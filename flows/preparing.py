@@ -1,0 +1,171 @@
+"""From a source to windows: the steps that training, forecasting and exports begin with."""
+
+from dataclasses import dataclass, field
+
+from flows.spec import PipelineSpec
+from models.errors import Fault
+from models.series import Columns
+from models.windows import WindowSpec
+from tasks.ingest.calendar import Calendar
+from tasks.ingest.files import Chunk, take_stock
+from tasks.ingest.parts import Part, read
+from tasks.ingest.shards import Overview, cut_shards, survey
+from tasks.ingest.sources import SourceSpec
+from tasks.ingest.statics import Statics, read_statics
+from tasks.ingest.task import Series, ingest
+from tasks.normalise import Normalised, normalise
+from tasks.planning import Unknown
+from tasks.storage import Store
+from tasks.windows import Windows, materialise_windows, stretches
+
+SHOWN_FAULTS = 10  # named in a message at most; all are counted
+
+
+@dataclass
+class Ingested:
+    """A source as canonical Parquet."""
+
+    overview: Overview
+    series: list[Series]
+    statics: Statics
+    columns: Columns
+    faults: list[str] = field(default_factory=list)  # a line for each kind of fault of each series that was set aside
+    set_aside: int = 0  # series
+
+
+@dataclass
+class Prepared:
+    """Everything that training and validation read."""
+
+    ingested: Ingested
+    normalised: list[Normalised]
+    windows: list[Windows]
+
+
+def ingest_source(
+    source: SourceSpec, chunks: list[Chunk], store: Store, columns: Columns | None = None, suffix: str = ""
+) -> Ingested:
+    """Canonical Parquet of a source, shard by shard.
+
+    Args:
+        columns: those of a model that was trained before; None: as the source has them.
+
+    Raises:
+        Fault: the source has faults that no setting repairs, and they are not to be set aside.
+    """
+    parts = read.map([(source.to_read(), chunk) for chunk in chunks], store, label=f"read{suffix}")
+    waiting = any(isinstance(part, Unknown) for part in parts)
+    found = [] if waiting else faults_of_reading(chunks, parts, store)
+    check_row_faults(source, found)
+    overview = survey(source.frequency, source.timezone, parts, store, label=f"survey{suffix}")
+    statics = read_statics(source, columns.static if columns else None)
+    made = columns or columns_of(source, statics)
+    if isinstance(overview, Unknown):
+        series = ingest.map(overview, store, label=f"ingest{suffix}")
+        return Ingested(overview, series, statics, made)
+    check_rows(overview)
+    shards = cut_shards(source, chunks, parts, overview, {fault["series_id"] for fault in found})
+    calls = [(source.to_arrange(), shard, overview.frequency) for shard in shards]
+    series = ingest.map(calls, store, label=f"ingest{suffix}")
+    if not any(isinstance(one, Unknown) for one in series):
+        found += faults_of_series(series, store)
+    aside = {fault["series_id"] for fault in found}
+    lines = [f"{fault['series_id']}{fault['said']}" for fault in found]
+    check_series_faults(source, lines, len(aside), overview.num_series)
+    return Ingested(overview, series, statics, made, lines, len(aside))
+
+
+def columns_of(source: SourceSpec, statics: Statics) -> Columns:
+    """What the channels of a source mean."""
+    return Columns(
+        masked=source.masks, past=source.past_covariates, future=source.future_covariates, calendar=source.calendar,
+        holidays=source.holidays, static=statics.channels or source.static_covariates,
+    )  # fmt: skip
+
+
+def check_rows(overview: Overview) -> None:
+    if overview.rows == 0:
+        raise Fault("The source has a header and no rows.")
+
+
+def faults_of_reading(chunks: list[Chunk], parts: list[Part], store: Store) -> list[dict]:
+    """The faults of single rows, with the file and line they are at."""
+    found = []
+    for chunk, part in zip(chunks, parts, strict=True):
+        if part.num_faults:
+            for fault in store.read_json(part, "notes.json")["faults"]:
+                name = chunk.pieces[fault["piece"]].file.name
+                where = f"{name} {fault['where']}" if fault["where"] else name
+                more = f" ({fault['count']} such)" if fault["count"] > 1 else ""
+                found.append(fault | {"said": f", {where}: {fault['said']}{more}."})
+    return found
+
+
+def faults_of_series(series: list[Series], store: Store) -> list[dict]:
+    """The faults that showed once the rows of each series stood together."""
+    found = []
+    for one in series:
+        if one.num_faults:
+            for fault in store.read_json(one, "index.json")["faults"]:
+                joint = " " if fault["said"].split(" ", 1)[0] in ("has", "repeats", "begins") else ": "
+                found.append(fault | {"said": joint + fault["said"]})
+    return found
+
+
+def check_row_faults(source: SourceSpec, found: list[dict]) -> None:
+    """Raises a Fault for rows that can be laid at no series' door, whatever is set aside."""
+    lines = [fault["said"].removeprefix(", ") for fault in found if fault["series_id"] is None]
+    if lines:
+        raise Fault(list_faults(lines))
+
+
+def check_series_faults(source: SourceSpec, lines: list[str], set_aside: int, num_series: int) -> None:
+    """Raises a Fault where series have faults and may not be set aside, or none would be left."""
+    if not lines:
+        return
+    if not source.quarantine:
+        raise Fault(list_faults(lines, set_aside, num_series))
+    if set_aside >= num_series:
+        raise Fault(f"All {num_series} series have faults, so none is left to go on with. {list_faults(lines)}")
+
+
+def list_faults(lines: list[str], set_aside: int = 0, num_series: int = 0) -> str:
+    """The first faults, one a line where there are several, and how many there are in all."""
+    if len(lines) == 1:
+        return lines[0]
+    head = f"{len(lines)} faults" + (f" in {set_aside} of {num_series} series" if num_series > 1 else "")
+    rest = [f"and {len(lines) - SHOWN_FAULTS} more"] if len(lines) > SHOWN_FAULTS else []
+    hint = ["Mend them, or set source.quarantine: true to set these series aside and go on."] if num_series > set_aside else []
+    return "\n  ".join([head + ":", *lines[:SHOWN_FAULTS], *rest, *hint])
+
+
+def prepare(
+    spec: PipelineSpec, source: SourceSpec, chunks: list[Chunk], cut: WindowSpec, store: Store, columns: Columns | None = None,
+    suffix: str = "",
+) -> Prepared:  # fmt: skip
+    """From a source to its scales and windows."""
+    got = ingest_source(source, chunks, store, columns, suffix)
+    overview, series = got.overview, got.series
+    if isinstance(series, Unknown) or any(isinstance(one, Unknown) for one in series):
+        waits = series if isinstance(series, Unknown) else next(one for one in series if isinstance(one, Unknown))
+        normalised = normalise.map(waits, store, label=f"normalise{suffix}")
+        windows = materialise_windows.map(waits, store, label=f"materialise_windows{suffix}")
+        return Prepared(got, normalised, windows)
+    season = spec.season or overview.season
+    calendar = Calendar(frequency=overview.frequency, timezone=source.timezone)
+    used = [(one, statics_of(got.statics, one, store)) for one in series if one.num_series]
+    calls = [(one, got.columns, statics, spec.scaling, spec.folds, season) for one, statics in used]
+    normalised = normalise.map(calls, store, label=f"normalise{suffix}")
+    calls = [(stretch, cut, got.columns, calendar, statics) for one, statics in used for stretch in stretches(one)]
+    windows = materialise_windows.map(calls, store, label=f"materialise_windows{suffix}")
+    return Prepared(got, normalised, windows)
+
+
+def statics_of(statics: Statics, series: Series, store: Store) -> Statics:
+    """The static covariates of one shard, so that another shard's do not touch it."""
+    return statics.only(store.read_json(series, "index.json")["series"]) if statics.channels else statics
+
+
+def stock_of(spec: PipelineSpec, store: Store) -> list[Chunk]:
+    """The chunks of the source, once, so that all that follows is made from the same bytes."""
+    return take_stock(spec.source, store.downloads)

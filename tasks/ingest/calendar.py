@@ -1,0 +1,77 @@
+"""Covariates that a clock and a calendar make: known for any stamp, past or to come."""
+
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from models.errors import Fault
+from models.series import Columns
+from tasks.ingest.clock import Clock
+from tasks.ingest.timeline import SECONDS_A_DAY, parse_timezone
+
+
+class Calendar(BaseModel):
+    """The clock and the grid of a source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frequency: str
+    timezone: str
+
+    @cached_property
+    def clock(self) -> Clock:
+        return Clock(parse_timezone(self.timezone))
+
+    def channels(self, stamps: np.ndarray, columns: Columns) -> np.ndarray:
+        """The channels (R, made) of instants (R,), int64 microseconds UTC."""
+        local = pd.DatetimeIndex(self.clock.to_local(np.asarray(stamps)).view("datetime64[us]"))
+        made = list(waves(local, columns.calendar).values())
+        if columns.holidays:
+            made.append(holiday_flags(local, columns.holidays))
+        return np.stack(made, 1) if made else np.empty((len(local), 0))
+
+    def insert(self, rows: np.ndarray, stamps: np.ndarray, columns: Columns) -> np.ndarray:
+        """Stored rows (R, C - made) with the channels of the calendar in their place, before the static ones of the file."""
+        if not columns.made:
+            return rows
+        at = columns.first_known + len(columns.future)
+        return np.concatenate([rows[:, :at], self.channels(stamps, columns), rows[:, at:]], 1)
+
+
+def waves(local: pd.DatetimeIndex, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Sine and cosine of the local clock for each of `names`: hour, weekday, day_of_year."""
+    midnight = (local.hour * 3600 + local.minute * 60 + local.second) / SECONDS_A_DAY
+    phase = {"hour": midnight, "weekday": local.day_of_week / 7, "day_of_year": (local.day_of_year - 1) / 365.25}
+    columns = {}
+    for name in names:
+        turn = 2 * np.pi * np.asarray(phase[name], np.float64)
+        columns |= {f"{name}_sin": np.sin(turn), f"{name}_cos": np.cos(turn)}
+    return columns
+
+
+def holiday_flags(local: pd.DatetimeIndex, place: str) -> np.ndarray:
+    """1 on a public holiday of a country, or of a part of it, as AU or DE-BY; 0 on other days.
+
+    Raises:
+        Fault: the package is not installed, or knows no such place.
+    """
+    days = local.normalize()
+    years = range(days.year.min() - 1, days.year.max() + 2) if len(days) else ()
+    known = np.array(sorted(public_holidays(place, years)), "datetime64[D]")
+    return np.isin(days.to_numpy().astype("datetime64[D]"), known).astype(np.float64)
+
+
+def public_holidays(place: str, years) -> list:
+    try:
+        from holidays import country_holidays
+    except ImportError as error:
+        raise Fault("source.holidays needs the package holidays. Install it: pip install 'convcast[holidays]'.") from error
+    country, _, part = place.partition("-")
+    try:
+        return list(country_holidays(country, subdiv=part or None, years=years))
+    except NotImplementedError as error:
+        raise Fault(
+            f"source.holidays {place!r} is no place that the package holidays knows; use one as AU or DE-BY."
+        ) from error
