@@ -1,8 +1,9 @@
-# make demo: the main job on real data. make test: everything that has to be true. Each does all its own set-up.
+# make demo: the main job on real data. make test: everything that has to be true. make fuzz: ten thousand damaged files.
+# Each does all its own set-up.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint fast clean
+.PHONY: demo test lint fast fuzz clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready-demo
@@ -14,7 +15,10 @@ test: .venv/ready-dev lint
 	$(BIN)/python -m pytest
 
 fast: .venv/ready-dev
-	$(BIN)/python -m pytest -m "not server"
+	$(BIN)/python -m pytest -m "not server and not fuzz"
+
+fuzz: .venv/ready-dev
+	$(BIN)/python -m pytest -m fuzz tests/test_fuzz.py
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -24,14 +24,15 @@ import pandas as pd
 import torch
 from machine import introduce
 
-from flows.spec import load_spec
+from flows.spec import declared_columns, load_spec
 from models.conv1d import NetworkSpec, ReferenceSpec, build_network
 from models.fit import RECIPES, FitSpec, fit
 from models.metrics import StepErrors, score
 from models.naive import seasonal_naive
 from models.scaling import Scaler, ScalingSpec, fit_scale
-from models.windows import Columns, TensorBlocks, WindowSpec
-from tasks.ingest.timeline import calendar_columns
+from models.series import Columns
+from models.windows import TensorBlocks, WindowSpec
+from tasks.ingest.calendar import waves
 
 SEASON = 48
 FIRST_VALIDATION, FIRST_TEST, FIRST_ORIGIN, END = 15_000, 16_000, 16_072, 17_520  # rows
@@ -81,15 +82,18 @@ def to_rows(year: pd.DataFrame, columns: Columns) -> np.ndarray:
     """
     longer = pd.date_range(year.index[0], periods=END + LONGEST, freq="30min")
     year = pd.concat([year, year[-LONGEST:]]).set_axis(longer)
-    known = {name: year[name].to_numpy(np.float64) for name in columns.future} | calendar_columns(longer, columns.calendar)
+    local = longer.tz_localize(None)
+    known = {name: year[name].to_numpy(np.float64) for name in columns.future} | waves(local, columns.calendar)
     return np.stack([year["Demand"].to_numpy(), *known.values()], 1)
 
 
 def train(recipe: Recipe, year: pd.DataFrame, num_seeds: int) -> Trained:
     """Forecasts of every test origin by one net a seed."""
     rows = to_rows(year, recipe.columns)
-    scale = fit_scale(rows[:FIRST_VALIDATION], SEASON, ScalingSpec(), "Demand", "Demand")
-    scaler = Scaler(channels=recipe.columns.names, season=SEASON, series={"Demand": scale})
+    # The scale is fitted on what a file holds; the channels of the calendar, last in a row, have a fixed one.
+    held = rows[:FIRST_VALIDATION, : rows.shape[1] - recipe.columns.made]
+    scale = fit_scale([held], recipe.columns, SEASON, FIRST_VALIDATION, END, ScalingSpec())
+    scaler = Scaler(channels=recipe.columns.names, season=SEASON, scaling=ScalingSpec(), series={"Demand": scale})
     scaled = torch.from_numpy(scaler.apply("Demand", rows))
     lookback, span = recipe.windows.lookback, recipe.windows.span
     training = TensorBlocks([scaled[:FIRST_VALIDATION]], span)
@@ -124,9 +128,9 @@ def scores_of(forecasts: np.ndarray, demand: np.ndarray, naive_mae: float) -> di
     """MAE, RMSE and MASE over each number of steps."""
     scores = {}
     for horizon in HORIZONS:
-        errors = StepErrors(horizon, naive_mae)
-        errors.add(errors_of(forecasts, demand, horizon))
-        scores |= {(horizon, metric): value for metric, value in score([errors], horizon).items()}
+        errors, found = StepErrors(horizon, [naive_mae]), errors_of(forecasts, demand, horizon)
+        errors.add(np.zeros(len(found), int), found, np.ones(found.shape, bool))
+        scores |= {(horizon, metric): value for metric, value in score(errors, horizon).items()}
     return scores
 
 
@@ -186,7 +190,7 @@ def main() -> None:
     introduce(f"elecdemand, seeds 0 to {given.seeds - 1}", "torch", "numpy", "pandas")
     year, demo = read_year(given.csv), load_spec(DEMO)
     recipes = {
-        "residual": Recipe(demo.network, demo.source.columns, demo.windows, demo.fit),
+        "residual": Recipe(demo.network, declared_columns(demo.source), demo.windows, demo.fit),
         "reference": Recipe(
             ReferenceSpec(),
             Columns(future=("WorkDay", "Temperature")),

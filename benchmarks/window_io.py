@@ -1,6 +1,6 @@
 """How fast windows are written to disk and fed from it, against the limit and the two usual ways.
 
-Writing. Compared: `tasks.windows.write_windows` (blocks of rows, page checksums, stamps and series ids, three folds);
+Writing. Compared: `tasks.windows.write_windows` (blocks of rows, page checksums, stamps and series ids, from float64 rows);
 the same floats written raw, which is the limit; and exploded Parquet (a row a window, past and target as fixed-size
 binary, page checksums), with and without zstd. All end with fsync. The exploded files hold only `--part` windows, for
 all of them would take gigabytes; their seconds and bytes are scaled to the whole by the number of windows.
@@ -29,8 +29,10 @@ import torch
 from machine import introduce, spread
 from torch.utils.data import DataLoader, Dataset
 
-from models.windows import Batch, Columns, FoldSpec, ShuffledStream, WindowSpec
-from tasks.windows import WindowFile, write_windows
+from models.scaling import Scaler, ScalingSpec, SeriesScale
+from models.series import Columns
+from models.windows import Batch, FoldSpec, ShuffledStream, WindowSpec
+from tasks.windows import Piece, WindowSet, write_windows
 
 COLUMNS = Columns(future=("WorkDay", "Temperature"))
 WINDOWS = WindowSpec(lookback=72, horizon=24)
@@ -50,21 +52,27 @@ def make_rows(num_rows: int) -> np.ndarray:
     return rows
 
 
-def to_table(rows: np.ndarray) -> pa.Table:
-    """The rows as a normalised table of one series, as `tasks.normalise` hands it on."""
+def to_piece(rows: np.ndarray) -> Piece:
+    """The rows as one series of canonical Parquet hands them on."""
     minute = 60_000_000  # microseconds
-    stamps = pa.array(np.arange(len(rows)) * minute).cast(pa.timestamp("us", "UTC"))
-    ids = pa.repeat(pa.scalar("demand"), len(rows))
-    return pa.table([ids, stamps, *(pa.array(channel) for channel in rows.T)], ["series_id", "timestamp", *COLUMNS.names])
+    return Piece("demand", 0, np.arange(len(rows)) * minute, rows.astype(np.float64))
 
 
-def exploded_windows(rows: np.ndarray, num_windows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Past (N, L*C) and target (N, H) of the oldest windows, a row group at a time."""
+def open_fold(path: Path, num_rows: int):
+    """The training windows of a file, their scale left as it is."""
+    zero, one = (0.0,) * COLUMNS.num_channels, (1.0,) * COLUMNS.num_channels
+    scale = SeriesScale(mean=zero, std=one, naive_mae=1.0, steps=num_rows)
+    scaler = Scaler(channels=COLUMNS.names, season=48, scaling=ScalingSpec(), series={"demand": scale})
+    return WindowSet([path], scaler, FOLDS).fold("train")
+
+
+def exploded_windows(rows: np.ndarray, num_windows: int, each: int = ROW_GROUP) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Past (N, L*C) and target (N, H) of the oldest windows, `each` at a time."""
     channels = rows.shape[1]
     past = np.lib.stride_tricks.sliding_window_view(rows.reshape(-1), WINDOWS.lookback * channels)[::channels]
     target = np.lib.stride_tricks.sliding_window_view(rows[WINDOWS.lookback :, 0], WINDOWS.horizon)
-    for at in range(0, num_windows, ROW_GROUP):
-        end = min(at + ROW_GROUP, num_windows)
+    for at in range(0, num_windows, each):
+        end = min(at + each, num_windows)
         yield np.ascontiguousarray(past[at:end]), np.ascontiguousarray(target[at:end])
 
 
@@ -103,9 +111,9 @@ def timed_write(path: Path, write: Callable[[Path], object]) -> tuple[float, flo
 
 
 def compare_writing(folder: Path, rows: np.ndarray, part: int, repetitions: int) -> None:
-    table, num_windows = to_table(rows), len(rows) - WINDOWS.span + 1
+    piece, num_windows = to_piece(rows), len(rows) - WINDOWS.span + 1
     ways = {
-        "ours": lambda path: write_windows(path, table, COLUMNS, WINDOWS, FOLDS),
+        "ours": lambda path: write_windows(path, [piece], COLUMNS, WINDOWS),
         "raw": lambda path: rows.tofile(path),
         "exploded": lambda path: write_exploded(path, rows, part, "none"),
         "exploded, zstd": lambda path: write_exploded(path, rows, part, "zstd"),
@@ -128,9 +136,40 @@ def compare_writing(folder: Path, rows: np.ndarray, part: int, repetitions: int)
         print(f"CPU of {name} / ours: {spread(less, 1)}")
 
 
-def feed_ours(path: Path, num_windows: int) -> int:
+def compare_small(folder: Path, rows: np.ndarray, num_windows: int, repetitions: int) -> None:
+    """Ours against `save_to_disk` where there is little to write."""
+    try:
+        from datasets import Dataset, disable_progress_bars
+    except ImportError:
+        print("\nsave_to_disk: not measured, the package datasets is not installed")
+        return
+    disable_progress_bars()
+    rows = rows[: num_windows + WINDOWS.span - 1]
+    past, target = next(exploded_windows(rows, num_windows, num_windows))
+    lists = {
+        name: pa.FixedSizeListArray.from_arrays(part.reshape(-1), part.shape[1])
+        for name, part in (("past", past), ("target", target))
+    }
+    peer, piece, seconds = Dataset(pa.table(lists)), to_piece(rows), {"ours": [], "peer": []}
+    for turn in range(2 * repetitions + 1):
+        for name, write in (
+            ("ours", lambda: write_windows(folder / "small", [piece], COLUMNS, WINDOWS)),
+            ("peer", lambda turn=turn: peer.save_to_disk(str(folder / f"peer-{turn}"))),
+        ):
+            begun = time.perf_counter()
+            write()
+            if turn:  # the first turn pays for what is only done once
+                seconds[name].append(time.perf_counter() - begun)
+    ratio = [b / a for a, b in zip(seconds["ours"], seconds["peer"], strict=True)]
+    print(
+        f"\n{num_windows:,} windows: ours {spread(seconds['ours'], 4)} s, save_to_disk {spread(seconds['peer'], 4)} s; "
+        f"ours is {spread(ratio, 1)} times faster"
+    )
+
+
+def feed_ours(path: Path, num_windows: int, num_rows: int) -> int:
     """Windows fed: whole batches of past and target, shuffled over eight blocks at a time."""
-    stream = ShuffledStream(WindowFile(path).fold("train"), WINDOWS.span, BATCH, SEED, "cpu").batches()
+    stream = ShuffledStream(open_fold(path, num_rows), WINDOWS.span, BATCH, SEED, "cpu").batches()
     fed = 0
     while fed < num_windows:
         batch = Batch.split(next(stream), WINDOWS.lookback, COLUMNS)
@@ -180,7 +219,7 @@ def feed_items(rows: np.ndarray, num_windows: int) -> int:
 
 def compare_reading(folder: Path, rows: np.ndarray, part: int, repetitions: int) -> None:
     ways = {
-        "ours": lambda: feed_ours(folder / "ours", min(len(rows) - WINDOWS.span, 16 * 65_536)),
+        "ours": lambda: feed_ours(folder / "ours", min(len(rows) - WINDOWS.span, 16 * 65_536), len(rows)),
         "exploded": lambda: feed_exploded(folder / "exploded", part),
         "exploded, zstd": lambda: feed_exploded(folder / "exploded, zstd", part),
         "DataLoader": lambda: feed_items(rows[:part], 50_000),
@@ -210,6 +249,7 @@ def main() -> None:
     rows, part = make_rows(given.rows), min(given.part, given.rows - WINDOWS.span + 1)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         compare_writing(Path(folder), rows, part, given.repetitions)
+        compare_small(Path(folder), rows, min(30_000, part), given.repetitions)
         compare_reading(Path(folder), rows, part, given.repetitions)
 
 

@@ -81,6 +81,20 @@ def forecast(spec: Path, origin: str | None, as_json: bool) -> None:
 @commands.command()
 @SPEC
 @AS_JSON
+def check(spec: Path, as_json: bool) -> None:
+    """Read a source without training on it: what it holds, what is repaired, and every fault."""
+    from flows.console import follow, print_checked, show
+
+    with follow(spec) as loaded:
+        from flows.checking import checking
+
+        checked = checking(loaded)
+    show(checked, spec, as_json, print_checked)
+
+
+@commands.command()
+@SPEC
+@AS_JSON
 def explain(spec: Path, as_json: bool) -> None:
     """Say, step by step, what `train` would do, and why."""
     from flows.explaining import explaining

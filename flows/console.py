@@ -35,12 +35,18 @@ def follow(path: Path, origin: str | None = None) -> Iterator[Any]:
     tell(f"Prefect UI: {url.removesuffix('/api')}")
     from tasks.policy import Journal, journal
 
-    token = journal.set(Journal(lambda entry: tell(f"  {entry.step:<26}{entry.state:<12}{entry.seconds:>8.1f} s")))
+    token = journal.set(Journal(lambda entry: tell(step_line(entry))))
     try:
         with run_log_on_stderr():
             yield spec
     finally:
         journal.reset(token)
+
+
+def step_line(entry) -> str:
+    """How a step ended, and of many parts how many came from the cache."""
+    parts = f"   {entry.cached} of {entry.calls} parts from the cache" if entry.calls > 1 else ""
+    return f"  {entry.step:<26}{entry.state:<12}{entry.seconds:>8.1f} s{parts}"
 
 
 def use_server(tell: Callable[[str], None]) -> str:
@@ -118,7 +124,7 @@ def to_object(outcome) -> dict:
     document = {"promoted": None, "reason": None, "scores": None, "report": None, "rows_written": 0}
     document |= outcome.model_dump(mode="json")
     document["tasks"] = {entry["step"]: entry["state"] for entry in document["tasks"]}
-    document["model_digest"] = document.pop("model")
+    document["model_digest"] = document.pop("model", None)
     return document
 
 
@@ -147,6 +153,9 @@ def print_trained(trained, path: Path) -> None:
     click.echo(f"\n{trained.reason}\n")
     for line in score_table(trained.scores, "test"):
         click.echo(line)
+    if trained.too_short:
+        click.echo(f"{trained.too_short:,} series are too short for the folds and were left out; the report names them.")
+    print_set_aside(trained.set_aside, trained.faults)
     print_facts(
         {
             "report": trained.report,
@@ -155,6 +164,30 @@ def print_trained(trained, path: Path) -> None:
             "next": f"{command()} forecast {shlex.quote(str(path))}",
         }
     )
+
+
+def print_checked(checked, path: Path) -> None:
+    """What a source holds, what was repaired, what was set aside."""
+    inferred = " (inferred)" if checked.inferred else ""
+    click.echo(f"\n{checked.rows_read:,} rows of {checked.num_series:,} series, every {checked.frequency}{inferred}")
+    click.echo(f"from {checked.first} to {checked.last}")
+    for what, count in checked.repairs.items():
+        click.echo(f"{count:,} {what}")
+    if not checked.repairs:
+        click.echo("nothing to repair")
+    print_set_aside(checked.set_aside, checked.faults)
+    print_facts(
+        {"canonical": f"{Path(checked.folders[0]).parent} ({len(checked.folders)} shards)", "took": f"{checked.seconds:.1f} s"}
+    )
+
+
+def print_set_aside(count: int, faults) -> None:
+    """The series that were left out, and why."""
+    if not count:
+        return
+    click.echo(f"{count:,} series set aside:")
+    for line in faults:
+        click.echo(f"  {line}")
 
 
 def score_table(scores: dict, fold: str) -> list[str]:
@@ -181,6 +214,9 @@ def print_forecasted(forecasted, path: Path) -> None:
     """What was written, where, and how to read it."""
     origins = forecasted.origins[0] if len(forecasted.origins) == 1 else f"{forecasted.origins[0]} to {forecasted.origins[-1]}"
     click.echo(f"\n{forecasted.rows_written:,} rows for {forecasted.num_series:,} series, origin {origins}")
+    if forecasted.new_series:
+        click.echo(f"{forecasted.new_series:,} of them the model was not trained on; they are scaled by their own history")
+    print_set_aside(forecasted.set_aside, forecasted.faults)
     if forecasted.known:
         click.echo(f"The truth is known for {forecasted.known:,} of them: MAE {forecasted.mae:.4g}")
     print_facts(

@@ -47,25 +47,35 @@ def forecasting(spec: PipelineSpec) -> Forecasted:
         if live is None:
             raise Fault(f"No model of {spec.name!r} is live in {store.root}. Run convcast train first.")
         facts = live.model.facts
+        check_same_source(facts, spec.source)
         got = ingest_source(spec.source.seen_by(facts.columns), stock_of(spec, store), store, facts.columns)
-        check_same_source(facts, spec.source, got.overview)
+        check_same_frequency(facts, spec.source, got.overview)
         settings = (got.statics, spec.forecast.origin, spec.source.quarantine)
         published = forecast(spec.name, live.model, got.series, *settings, run.id, run.now, store)
         return Forecasted(
             name=spec.name, run_id=run.id, tasks=run.tasks, model=live.model.digest, forecast_table=published.table,
             table_version=published.version, rows_written=published.rows, num_series=published.num_series,
             new_series=published.new_series, set_aside=got.set_aside + published.num_set_aside,
-            faults=(*got.faults, *published.set_aside)[:10], origins=published.origins, known=published.known, mae=published.mae, seconds=run.seconds,
+            faults=(*got.faults, *published.set_aside)[:10], origins=published.origins, known=published.known,
+            mae=published.mae, seconds=run.seconds,
         )  # fmt: skip
 
 
-def check_same_source(facts: SeriesFacts, source: SourceSpec, overview: Overview) -> None:
-    """Raises a Fault where the live model was made for another target, clock or frequency."""
+def check_same_source(facts: SeriesFacts, source: SourceSpec) -> None:
+    """Raises a Fault, before anything is read, where the live model was made for another target, clock or kind of repair."""
     for what, made_for, found in (
         ("source.target", facts.target, source.target),
         ("source.timezone", facts.timezone, source.timezone),
-        ("gaps or missing 'mask':", facts.columns.masked, source.masks),
-        ("frequency", facts.frequency, overview.frequency),
+        ("source.gaps or missing: 'mask'", facts.columns.masked, source.masks),
     ):
         if made_for != found:
             raise Fault(f"The live model was made for {what} {made_for}; {source.target} comes with {found}. Train again.")
+
+
+def check_same_frequency(facts: SeriesFacts, source: SourceSpec, overview: Overview) -> None:
+    """Raises a Fault where the live model was made for another frequency."""
+    if facts.frequency != overview.frequency:
+        found = overview.frequency
+        raise Fault(
+            f"The live model was made for frequency {facts.frequency}; {source.target} comes with {found}. Train again."
+        )

@@ -107,7 +107,8 @@ def faults_of_series(series: list[Series], store: Store) -> list[dict]:
     for one in series:
         if one.num_faults:
             for fault in store.read_json(one, "index.json")["faults"]:
-                joint = " " if fault["said"].split(" ", 1)[0] in ("has", "repeats", "begins") else ": "
+                first = fault["said"].split(" ", 1)[0]
+                joint = " " if first in ("has", "repeats", "begins") else ", " if first == "column" else ": "
                 found.append(fault | {"said": joint + fault["said"]})
     return found
 

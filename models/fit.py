@@ -111,7 +111,8 @@ def loss_of(name: str, forecast: Tensor, batch: Batch) -> Tensor:
     if batch.weight is None:
         return function(forecast.float(), batch.target[:, :steps])
     weight = batch.weight[:, :steps]
-    each = function(forecast.float(), batch.target[:, :steps], reduction="none")
+    target = batch.target[:, :steps].where(weight > 0, 0.0)  # whatever was filled in, as zero times infinity is no number
+    each = function(forecast.float(), target, reduction="none")
     return (each * weight).sum() / weight.sum().clamp(min=1)
 
 
@@ -273,7 +274,11 @@ def diverged(what: str, value: float, epoch: int, step: int, spec: FitSpec) -> F
 
 @torch.no_grad()
 def validation_loss(run: Training, blocks: Blocks, columns: Columns, windows: WindowSpec) -> float:
-    """Mean loss over the validation windows, of the steps the network is trained on; of very many, an even selection."""
+    """Mean loss over the validation windows, of the steps the network is trained on; of very many, an even selection.
+
+    Raises:
+        Fault: none of these steps was observed.
+    """
     kept = {name: value.clone() for name, value in run.network.state_dict().items()}
     run.network.load_state_dict(run.weights())
     run.network.eval()
@@ -283,8 +288,10 @@ def validation_loss(run: Training, blocks: Blocks, columns: Columns, windows: Wi
         batch = Batch.split(chunk.to(run.device), windows.lookback, columns)
         with autocast(run.spec, run.device):
             forecast = run.network(batch.past, batch.future[:, :steps], batch.series)
-        weight = len(chunk) if batch.weight is None else batch.weight[:, :steps].mean().item() * len(chunk)
+        weight = len(chunk) if batch.weight is None else batch.weight[:, :steps].sum().item()
         total += loss_of(run.spec.loss, forecast, batch).item() * weight
         count += weight
     run.network.load_state_dict(kept)
-    return total / max(count, 1e-9)
+    if not count:
+        raise Fault("Every step of the validation fold is masked, so there is nothing to validate on. Set other folds.")
+    return total / count

@@ -16,16 +16,13 @@ class StepErrors:
 
     def add(self, series: np.ndarray, error: np.ndarray, seen: np.ndarray) -> None:
         """Add errors (N, H), forecast minus truth in the target's unit, of the series (N,); `seen` (N, H) says which count."""
-        kept = np.where(seen, error, 0.0)
-        if len(series) and (series == series[0]).all():  # the usual case, at a fraction of the cost
-            at = int(series[0])
-            self.count[at] += seen.sum(0)
-            self.absolute[at] += np.abs(kept).sum(0)
-            self.squared[at] += np.square(kept).sum(0)
+        if not len(series):
             return
-        np.add.at(self.count, series, seen)
-        np.add.at(self.absolute, series, np.abs(kept))
-        np.add.at(self.squared, series, np.square(kept))
+        kept = np.where(seen, error, 0.0)
+        begins = np.flatnonzero(np.diff(series, prepend=series[0] - 1))  # of each run of one series
+        sums = ((self.count, seen.astype(np.float64)), (self.absolute, np.abs(kept)), (self.squared, np.square(kept)))
+        for own, values in sums:
+            np.add.at(own, series[begins], np.add.reduceat(values, begins))
 
     def by_series(self, steps: int | None = None) -> tuple[list[float | None], list[float | None]]:
         """MAE and MASE of each series over the first `steps` steps; None where there is nothing to measure."""

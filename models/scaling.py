@@ -65,9 +65,17 @@ class Scaler(BaseModel):
         scale = self.of(series_id)
         return np.asarray(values, np.float64) * scale.std[0] + scale.mean[0]
 
-    def adding(self, others: dict[str, SeriesScale]) -> "Scaler":
-        """This scaler with the scales of further series."""
-        return self.model_copy(update={"series": self.series | others})
+    def only(self, names: Iterable[str]) -> "Scaler":
+        """This scaler with the scales of some series."""
+        return self.model_copy(update={"series": {name: self.series[name] for name in names}})
+
+    def adopted(self, scale: SeriesScale, num_static: int) -> SeriesScale:
+        """The scale of a series that was not there in training; its static channels are scaled as they were then."""
+        if not num_static or not self.series:
+            return scale
+        shared = next(iter(self.series.values()))
+        changed = {part: getattr(scale, part)[:-num_static] + getattr(shared, part)[-num_static:] for part in ("mean", "std")}
+        return scale.model_copy(update=changed)
 
 
 class Moments:
@@ -150,7 +158,7 @@ def fit_scale(
     first_static = num_channels - len(columns.static)
     std[first_static:] = 1.0  # a static channel is scaled across series, in `merge_scales`
     made_std = [HALF_ROOT] * (2 * len(columns.calendar)) + [1.0] * bool(columns.holidays)
-    mean = [*mean[:first_static].tolist(), *([0.0] * columns.made), *moments.mean[first_static:].tolist()]
+    mean = [*mean[:first_static].tolist(), *([0.0] * columns.made), *moments.low[first_static:].tolist()]
     std = [
         *std[:first_static].tolist(),
         *(made_std if spec.kind == "standard" else [1.0] * columns.made),
@@ -161,13 +169,18 @@ def fit_scale(
 
 
 def merge_scales(parts: list[dict[str, SeriesScale]], columns: Columns, season: int, scaling: ScalingSpec) -> Scaler:
-    """One scaler of the scales of several shards; static channels share one mean and spread over all series."""
+    """One scaler of the scales of several shards; static channels share one mean and spread over all series.
+
+    What comes in as the mean of a static channel is its value.
+    """
     series = {name: scale for part in parts for name, scale in sorted(part.items())}
     num_static = len(columns.static)
     if not num_static or not series:
         return Scaler(channels=columns.names, season=season, scaling=scaling, series=series)
     values = np.array([scale.mean[-num_static:] for scale in series.values()])
     mean, std = values.mean(0), np.where(np.ptp(values, axis=0) > 0, values.std(0), 1.0)
+    if scaling.kind == "none":
+        mean, std = np.zeros(num_static), np.ones(num_static)
     shared = {
         name: scale.model_copy(
             update={

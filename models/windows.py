@@ -55,7 +55,7 @@ def fold_rows(num_rows: int, folds: FoldSpec, windows: WindowSpec, series_id: st
     """
     first_test = num_rows - folds.test
     first_validation = first_test - folds.validation
-    if num_rows < (needed := steps_needed(folds, windows)):
+    if num_rows < (needed := steps_needed(folds, windows)) or min(folds.validation, folds.test) < windows.horizon:
         raise Fault(
             f"{series_id} has {num_rows} steps; lookback {windows.lookback} + horizon {windows.horizon} to train on, "
             f"validation {folds.validation} and test {folds.test} (each at least one horizon) need {needed}. "

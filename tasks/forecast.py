@@ -96,15 +96,15 @@ def forecast(
 
 @dataclass(frozen=True)
 class View:
-    """What a model may know of one series at its origin."""
+    """What a model may know of one series at its origin; channels without those that the calendar makes."""
 
     series_id: str
     scale: SeriesScale
     is_new: bool  # it was not there in training, and is scaled by its own history
     origin: int  # microseconds UTC
-    ahead: np.ndarray  # (H,) the stamps of the horizon, microseconds UTC
-    past: np.ndarray  # (L, C)
-    future: np.ndarray  # (H, F), NaN where the source does not bring a covariate
+    stamps: np.ndarray  # (L,) microseconds UTC
+    past: np.ndarray  # (L, C - made)
+    future: np.ndarray  # (H, F - made)
     truth: np.ndarray  # (H,), NaN where it is not known; never shown to the model
 
 
@@ -122,7 +122,7 @@ class Outlook:
         self.origin = None if origin is None else pd.Timestamp(origin).value // 1000
         self.set_aside: list[str] = []  # a sentence for each series that can not be forecast
         self.lacking: list[str] = []  # covariates missing over the horizon
-        self.horizons: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.horizons: dict[int, np.ndarray] = {}  # stamps by origin
 
     def forecast_shard(self, store: Store, series: Series) -> pd.DataFrame | None:
         """series_id, origin, step, timestamp, forecast, new_series and truth, a row a step; None where nothing can be."""
@@ -140,7 +140,7 @@ class Outlook:
         for name, facts in known.items():
             origin = facts["last"] if self.origin is None else self.origin
             reach = round((seconds or 0) * 1e6) * self.about.windows.lookback
-            needed[name] = origin - reach if seconds and name in scaled else facts["first"]
+            needed[name] = min(origin - reach, facts["last"]) if seconds and name in scaled else facts["first"]
         return needed
 
     def view(self, name: str, stamps: np.ndarray, rows: np.ndarray, facts: dict) -> View | None:
@@ -160,73 +160,81 @@ class Outlook:
                 "Bring more rows or drop the series."
             )
             return None
-        ahead, made = self.horizon_from(origin)
         later = rows[at + 1 : at + 1 + horizon]
-        future = self.future(later, made, rows[at])
-        if holes := self.holes(name, future, ahead):
+        future = self.future(later, rows[at])
+        if holes := self.holes(name, future, origin):
             self.lacking += holes
             if self.quarantine:
                 self.set_aside.append(f"{name} lacks a future covariate: {holes[0]}")
             return None
-        past = self.calendar.insert(rows[at - lookback + 1 : at + 1], stamps[at - lookback + 1 : at + 1], self.columns)
         truth = np.full(horizon, np.nan)
         truth[: len(later)] = later[:, 0] if not self.columns.masked else np.where(later[:, 1] > 0, later[:, 0], np.nan)
-        scale = self.about.scaler.series.get(name)
-        return View(name, scale or self.own_scale(name, rows[: at + 1]), scale is None, origin, ahead, past, future, truth)
+        scale, past = self.about.scaler.series.get(name), slice(at - lookback + 1, at + 1)
+        own = scale or self.own_scale(name, rows[: at + 1])
+        return View(name, own, scale is None, origin, stamps[past], rows[past], future, truth)
 
     def own_scale(self, name: str, rows: np.ndarray) -> SeriesScale:
         """The scale of a series that was not there in training, by its own history up to the origin."""
         own = fit_scale([rows], self.columns, self.about.series.season, len(rows), len(rows), self.about.scaler.scaling)
-        if not self.columns.static:
-            return own
-        # Static channels are scaled as in training, across series.
-        shared, many = next(iter(self.about.scaler.series.values())), len(self.columns.static)
-        return own.model_copy(
-            update={"mean": own.mean[:-many] + shared.mean[-many:], "std": own.std[:-many] + shared.std[-many:]}
-        )
+        return self.about.scaler.adopted(own, len(self.columns.static))
 
-    def horizon_from(self, origin: int) -> tuple[np.ndarray, np.ndarray]:
-        """The stamps (H,) after an origin and the channels (H, made) that the calendar makes for them."""
-        if origin not in self.horizons:
-            last = pd.Timestamp(origin, unit="us", tz="UTC").tz_convert(self.zone)
-            ahead = following(last, self.about.windows.horizon, self.offset).as_unit("us").asi8
-            self.horizons[origin] = ahead, self.calendar.channels(ahead, self.columns)
-        return self.horizons[origin]
-
-    def future(self, later: np.ndarray, made: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """What is known over the horizon (H, F), NaN where the source does not bring a covariate."""
+    def future(self, later: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """What is known over the horizon (H, F - made), NaN where the source does not bring a covariate."""
         columns = self.columns
-        future = np.full((self.about.windows.horizon, len(columns.known)), np.nan)
-        own = len(columns.future)
-        future[: len(later), :own] = later[:, columns.first_known : columns.first_known + own]
-        future[:, own : own + columns.made] = made
-        if columns.static:
-            future[:, own + columns.made :] = last[-len(columns.static) :]
+        first, own = columns.first_known, len(columns.future)
+        future = np.full((self.about.windows.horizon, own + len(columns.static)), np.nan)
+        future[: len(later), :own] = later[:, first : first + own]
+        future[:, own:] = last[first + own :]
         return future
 
-    def holes(self, name: str, future: np.ndarray, ahead: np.ndarray) -> list[str]:
-        """Each future covariate with a hole in the horizon, and the hole's first stamp."""
+    def holes(self, name: str, future: np.ndarray, origin: int) -> list[str]:
+        """Each covariate with a hole in the horizon, and the hole's first stamp."""
         empty = np.isnan(future)
+        if not empty.any():
+            return []
+        names, ahead = (*self.columns.future, *self.columns.static), self.ahead(origin)
         return [
-            f"{name} {self.columns.known[channel]} from {self.say(ahead[int(empty[:, channel].argmax())])}"
+            f"{name} {names[channel]} from {self.say(ahead[int(empty[:, channel].argmax())])}"
             for channel in np.flatnonzero(empty.any(0))
         ]
 
+    def ahead(self, origin: int) -> np.ndarray:
+        """The stamps (H,) after an origin, microseconds UTC."""
+        if seconds := fixed_seconds(self.offset):
+            return origin + round(seconds * 1e6) * np.arange(1, self.about.windows.horizon + 1)
+        if origin not in self.horizons:
+            last = pd.Timestamp(origin, unit="us", tz="UTC").tz_convert(self.zone)
+            self.horizons[origin] = following(last, self.about.windows.horizon, self.offset).as_unit("us").asi8
+        return self.horizons[origin]
+
+    def inputs(self, views: list[View], ahead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Every channel of the past (N, L, C), and of what is known over the horizons (N, H, F)."""
+        past, future = np.stack([one.past for one in views]), np.stack([one.future for one in views])
+        if not self.columns.made:
+            return past, future
+        # For all series at once, since the calendar takes its time for each call.
+        rows, stamps = past.reshape(-1, past.shape[2]), np.concatenate([one.stamps for one in views])
+        past = self.calendar.insert(rows, stamps, self.columns).reshape(*past.shape[:2], -1)
+        made = self.calendar.channels(ahead.reshape(-1), self.columns).reshape(*ahead.shape, -1)
+        own = len(self.columns.future)
+        return past, np.concatenate([future[:, :, :own], made, future[:, :, own:]], 2)
+
     def forecast(self, views: list[View]) -> pd.DataFrame:
         """The forecasts of some series, a row a step."""
+        ahead = np.stack([self.ahead(one.origin) for one in views])
+        past, future = self.inputs(views, ahead)
         mean, std = (np.array([getattr(one.scale, part) for one in views])[:, None] for part in ("mean", "std"))
-        first = self.columns.first_known
-        pasts = ((np.stack([one.past for one in views]) - mean) / std).astype(np.float32)
-        futures = ((np.stack([one.future for one in views]) - mean[:, :, first:]) / std[:, :, first:]).astype(np.float32)
+        first, horizon = self.columns.first_known, self.about.windows.horizon
+        past = ((past - mean) / std).astype(np.float32)
+        future = ((future - mean[:, :, first:]) / std[:, :, first:]).astype(np.float32)
         numbers = torch.tensor([self.bundle.numbers.get(one.series_id, 0) for one in views])
-        scaled = self.bundle.forecast(torch.from_numpy(pasts), torch.from_numpy(futures), numbers)
-        horizon = self.about.windows.horizon
+        scaled = self.bundle.forecast(torch.from_numpy(past), torch.from_numpy(future), numbers)
         return pd.DataFrame(
             {
                 "series_id": np.repeat([one.series_id for one in views], horizon),
                 "origin": to_utc(np.repeat([one.origin for one in views], horizon)),
                 "step": np.tile(np.arange(1, horizon + 1), len(views)),
-                "timestamp": to_utc(np.concatenate([one.ahead for one in views])),
+                "timestamp": to_utc(ahead.reshape(-1)),
                 "forecast": (scaled * std[:, :, 0] + mean[:, :, 0]).reshape(-1),
                 "new_series": np.repeat([one.is_new for one in views], horizon),
                 "truth": np.concatenate([one.truth for one in views]),

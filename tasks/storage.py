@@ -181,7 +181,9 @@ class Store:
             return False
         folder = self.folder(step, key)
         try:
-            return all(describe(folder / name) == facts for name, facts in manifest["files"].items())
+            with ThreadPoolExecutor(2) as pool:
+                found = pool.map(describe, [folder / name for name in manifest["files"]])
+                return all(own == facts for own, facts in zip(found, manifest["files"].values(), strict=True))
         except (OSError, KeyError, AttributeError):
             return False
 

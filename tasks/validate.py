@@ -55,7 +55,8 @@ class Forecaster:
             return
         own = bundle.description.scaler.series
         # A series that the model never saw is scaled by its own history.
-        scales = [own.get(name) or cut.scaler.of(name) for name in names]
+        scaler, num_static = bundle.description.scaler, len(cut.columns.static)
+        scales = [own.get(name) or scaler.adopted(cut.scaler.of(name), num_static) for name in names]
         self.mean, self.std = (np.array([getattr(scale, part) for scale in scales]) for part in ("mean", "std"))
         self.numbers = np.array([bundle.numbers.get(name, 0) for name in names])
 

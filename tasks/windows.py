@@ -31,6 +31,7 @@ from tasks.policy import step, this_call
 from tasks.storage import Receipt, Store
 
 BLOCK = 65_536  # window starts in a row group at most
+AT_ONCE = 65_536  # rows of small neighbours that are made or read together
 FORMAT = 2
 FOOTER = b"convcast.windows"
 
@@ -106,17 +107,33 @@ def window_rows(
 ) -> Iterator[Piece]:
     """The rows of each series that a segment's windows touch, up to its last target."""
     held = last_rows(stretch, windows.span - 1, columns, store) if stretch.before else None
-    for name, stamps, rows in read_segment(store, stretch.series, stretch.segment, columns):
-        first = stretch.first_row
+    for group in neighbours(read_segment(store, stretch.series, stretch.segment, columns)):
         if held is not None:
-            stamps, rows = np.concatenate([held[0], stamps]), np.concatenate([held[1], rows])
-            first -= len(held[0])
-            held = None
-        seen = np.flatnonzero(~np.isnan(rows[:, 0]))
-        kept = int(seen[-1]) + 1 if len(seen) else 0
-        stamps = stamps[:kept]
-        rows = statics.append(name, calendar.insert(rows[:kept], stamps, columns))
-        yield Piece(name, first, stamps, rows)
+            name, *own = group[0]
+            group[0] = (name, *(np.concatenate(pair) for pair in zip(held, own, strict=True)))
+        first = stretch.first_row - (len(held[0]) if held is not None else 0)
+        held = None
+        stamps, rows = (np.concatenate(part) for part in list(zip(*group, strict=True))[1:])
+        made = calendar.insert(rows, stamps, columns)  # the calendar takes its time for each call
+        begin = 0
+        for name, own, values in group:
+            seen = np.flatnonzero(~np.isnan(values[:, 0]))
+            kept = slice(begin, begin + (int(seen[-1]) + 1 if len(seen) else 0))
+            yield Piece(name, first, stamps[kept], statics.append(name, made[kept]))
+            begin, first = begin + len(own), stretch.first_row
+
+
+def neighbours(series: Iterator[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[list[tuple[str, np.ndarray, np.ndarray]]]:
+    """Series with their stamps and rows, as many at a time as have `AT_ONCE` rows; a longer one goes by itself."""
+    group, held = [], 0
+    for one in series:
+        if group and held + len(one[1]) > AT_ONCE:
+            yield group
+            group, held = [], 0
+        group.append(one)
+        held += len(one[1])
+    if group:
+        yield group
 
 
 def last_rows(stretch: Stretch, count: int, columns: Columns, store: Store) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +181,8 @@ def write_windows(path: Path, pieces: Iterator[Piece], columns: Columns, windows
                 count = min(BLOCK, num_starts - at)
                 rows = piece.rows[at : at + count + windows.span - 1]
                 anchors = rows.mean(0)
+                if columns.masked:
+                    anchors[1] = 0.0  # what was filled in has to come back as exactly 0
                 shifted = (rows - anchors).astype(np.float32)
                 ids = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), [piece.series_id])
                 stamps = pa.array(piece.stamps[at : at + len(rows)]).view(pa.timestamp("us", "UTC"))
@@ -195,21 +214,62 @@ class WindowFile:
     def file(self) -> pq.ParquetFile:
         return pq.ParquetFile(self.path, page_checksum_verification=True)
 
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """How many rows there are up to the end of each block."""
+        return np.cumsum([block["num_starts"] + self.windows.span - 1 for block in self.blocks])
+
+    @cached_property
+    def channels(self) -> "Reader":
+        return Reader(self, list(self.columns.names))
+
+    @cached_property
+    def clock(self) -> "Reader":
+        return Reader(self, ["timestamp"])
+
     def shifted(self, block: int) -> np.ndarray:
-        """The rows of a block as they are stored, float32 (R, C), less their anchors."""
-        table = self.file.read_row_group(block, columns=list(self.columns.names), use_threads=False)
-        rows = np.empty((table.num_rows, table.num_columns), np.float32)
-        for channel, column in enumerate(table.columns):
-            rows[:, channel] = column.to_numpy()
-        return rows
+        """The rows of a block as they are stored, float32 (R, C), less their anchors; not to be written to."""
+        return self.channels.read(block)
 
     def anchors(self, block: int) -> np.ndarray:
         return np.asarray(self.blocks[block]["anchors"])
 
     def stamps(self, block: int) -> np.ndarray:
-        """The UTC stamps (R,) of a block's rows, int64 microseconds."""
-        table = self.file.read_row_group(block, columns=["timestamp"], use_threads=False)
-        return table["timestamp"].cast(pa.int64()).to_numpy()
+        """The UTC stamps (R,) of a block's rows, int64 microseconds; not to be written to."""
+        return self.clock.read(block)[:, 0]
+
+
+class Reader:
+    """Some columns of a window file, block by block.
+
+    A row group costs the same to begin whatever its size, so small ones that are asked for one after another are read
+    many at a time.
+    """
+
+    def __init__(self, file: WindowFile, columns: list[str]):
+        self.file, self.columns = file, columns
+        self.held = range(0)  # the blocks that lie in memory
+        self.rows = np.empty((0, len(columns)))
+
+    def read(self, block: int) -> np.ndarray:
+        """The rows (R, columns) of a block."""
+        ends = self.file.ends
+        before = int(ends[block - 1]) if block else 0
+        if block not in self.held:
+            stop = block + 1
+            if block == self.held.stop:
+                stop = max(stop, int(np.searchsorted(ends, before + AT_ONCE, side="right")))
+            self.rows, self.held = self.load(range(block, stop)), range(block, stop)
+        first = int(ends[self.held.start - 1]) if self.held.start else 0
+        return self.rows[before - first : int(ends[block]) - first]
+
+    def load(self, blocks: range) -> np.ndarray:
+        table = self.file.file.read_row_groups(list(blocks), columns=self.columns, use_threads=False)
+        is_time = self.columns == ["timestamp"]
+        rows = np.empty((table.num_rows, table.num_columns), np.int64 if is_time else np.float32)
+        for channel, column in enumerate(table.columns):
+            rows[:, channel] = (column.cast(pa.int64()) if is_time else column).to_numpy()
+        return rows
 
 
 @dataclass(frozen=True)
@@ -229,7 +289,6 @@ class WindowSet:
     def __init__(self, paths: list[Path], scaler: Scaler, folds: FoldSpec):
         self.files = [WindowFile(path) for path in paths]
         self.windows, self.columns = self.files[0].windows, self.files[0].columns
-        self.scaler, self.folds = scaler, folds
         steps = {name: scale.steps for name, scale in scaler.series.items()}
         needed = steps_needed(folds, self.windows)
         self.too_short = {name: count for name, count in steps.items() if count < needed}
@@ -239,6 +298,8 @@ class WindowSet:
         if not self.rows:
             longest = max(steps, key=steps.get)
             fold_rows(steps[longest], folds, self.windows, longest)  # says what is needed
+        # A series without a window is as good as unknown: nothing is learned of it.
+        self.scaler = scaler.only(self.rows) if self.too_short else scaler
 
     def fold(self, fold: str, numbers: dict[str, int] | None = None) -> "FoldBlocks":
         """The blocks of one fold, in the form that training and validation read (`models.windows.Blocks`).
@@ -296,11 +357,13 @@ class FoldBlocks:
         std = np.asarray(scale.std)
         shift = (self.set.files[cut.file].anchors(cut.block) - np.asarray(scale.mean)) / std
         # In float64 only for what is the same in every row, so that a block costs one pass.
-        np.multiply(rows, (1 / std).astype(np.float32), out=rows)
-        np.add(rows, shift.astype(np.float32), out=rows)
+        scaled = np.empty((len(rows), rows.shape[1] + (self.numbers is not None)), np.float32)
         if self.numbers is not None:
-            rows = np.concatenate([rows, np.full((len(rows), 1), self.numbers.get(cut.series_id, 0), np.float32)], 1)
-        return torch.from_numpy(rows)
+            scaled[:, -1] = self.numbers.get(cut.series_id, 0)
+        own = scaled[:, : rows.shape[1]]
+        np.multiply(rows, (1 / std).astype(np.float32), out=own)
+        np.add(own, shift.astype(np.float32), out=own)
+        return torch.from_numpy(scaled)
 
     def raw(self, block: int) -> np.ndarray:
         """The rows of a block in the user's units, float64 (R, C)."""
@@ -322,7 +385,8 @@ def open_windows(windows: list[Windows], scaler: Scaler, folds: FoldSpec, store:
 def exploded(blocks: FoldBlocks) -> Iterator[pa.RecordBatch]:
     """A row a window, for people to look at: series_id, origin, then every channel by step, in its own unit.
 
-    `<channel>[-k]` is k steps before the origin, `[-0]` the origin itself, `[+k]` step k of the horizon.
+    `<channel>[-k]` is k steps before the origin, `[-0]` the origin itself, `[+k]` step k of the horizon. Values are
+    rounded to the decimals that were kept, about six digits of how far a block's rows lie apart.
     """
     windows, columns = blocks.set.windows, blocks.set.columns
     past = [(channel, at) for channel in range(columns.num_channels) for at in range(windows.lookback)]
@@ -331,13 +395,21 @@ def exploded(blocks: FoldBlocks) -> Iterator[pa.RecordBatch]:
     names = [f"{columns.names[channel]}{step_label(at, windows.lookback)}" for channel, at in past + ahead]
     for block, count in enumerate(blocks.num_windows):
         series_id = blocks.series_id(block)
-        rows, stamps = blocks.raw(block), blocks.timestamps(block)
+        rows, stamps = rounded(blocks.raw(block)), blocks.timestamps(block)
         for at in range(0, count, 4096):
             starts = np.arange(at, min(at + 4096, count)) * windows.stride
-            values = [pa.array(rows[starts + offset, channel].astype(np.float32)) for channel, offset in past + ahead]
+            values = [pa.array(rows[starts + offset, channel]) for channel, offset in past + ahead]
             origins = pa.array(stamps[starts + windows.lookback - 1]).view(pa.timestamp("us", "UTC"))
             ids = pa.repeat(pa.scalar(series_id), len(starts))
             yield pa.record_batch([ids, origins, *values], names=["series_id", "origin", *names])
+
+
+def rounded(rows: np.ndarray) -> np.ndarray:
+    """Rows (R, C) without the digits that float32 around an anchor does not hold."""
+    apart = np.maximum(np.ptp(rows, axis=0), 1e-12 * np.abs(rows).max(0))
+    for channel in np.flatnonzero(apart > 0):
+        rows[:, channel] = rows[:, channel].round(min(300, 6 - int(np.floor(np.log10(apart[channel])))))
+    return rows
 
 
 def step_label(at: int, lookback: int) -> str:

@@ -10,25 +10,30 @@ from safetensors.torch import save as save_tensors
 from models.bundle import Bundle, Description, dump_bundle, load_bundle
 from models.conv1d import ReferenceSpec, ResidualSpec, build_network
 from models.errors import Fault
-from models.scaling import Scaler, SeriesScale
-from models.windows import Columns, SeriesFacts, WindowSpec
+from models.scaling import Scaler, ScalingSpec, SeriesScale
+from models.series import Columns, SeriesFacts
+from models.windows import WindowSpec
 
 COLUMNS = Columns(future=("x",), calendar=("hour",))
 WINDOWS = WindowSpec(lookback=12, horizon=3)
-NETWORKS = {"reference": ReferenceSpec(filters=4, hidden=8), "residual": ResidualSpec(channels=4)}
+NETWORKS = {
+    "reference": ReferenceSpec(filters=4, hidden=8),
+    "residual": ResidualSpec(channels=4),
+    "embedding": ResidualSpec(channels=4, embedding=3),
+}
 
 
-def make_bundle(kind="residual", seeds=(0, 7)):
-    scale = SeriesScale(mean=(0.1, 1 / 3, 0, 0), std=(1.1, 2.2, 1, 1), naive_mae=0.7)
+def make_bundle(kind="residual", seeds=(0, 7), names=("a",)):
+    scale = SeriesScale(mean=(0.1, 1 / 3, 0, 0), std=(1.1, 2.2, 1, 1), naive_mae=0.7, steps=50)
     about = Description(
-        format=1, network=NETWORKS[kind], windows=WINDOWS, seeds=seeds, trained_on="0" * 64, versions={"torch": "2"},
+        format=2, network=NETWORKS[kind], windows=WINDOWS, seeds=seeds, trained_on="0" * 64, versions={"torch": "2"},
         series=SeriesFacts(target="y", columns=COLUMNS, frequency="h", season=4, timezone="UTC"),
-        scaler=Scaler(channels=COLUMNS.names, season=4, series={"a": scale}),
+        scaler=Scaler(channels=COLUMNS.names, season=4, scaling=ScalingSpec(), series=dict.fromkeys(names, scale)),
     )  # fmt: skip
     weights = []
     for seed in seeds:
         torch.manual_seed(seed)
-        network = build_network(about.network, COLUMNS, WINDOWS, 4)
+        network = build_network(about.network, COLUMNS, WINDOWS, 4, len(names))
         weights.append({name: value + 0.1 * torch.randn_like(value) for name, value in network.state_dict().items()})
     return Bundle(about, weights)
 
@@ -47,7 +52,7 @@ def windows_for(size=5):
     return torch.randn(size, WINDOWS.span, COLUMNS.num_channels)
 
 
-@pytest.mark.parametrize("kind", ["reference", "residual"])
+@pytest.mark.parametrize("kind", ["reference", "residual", "embedding"])
 def test_a_bundle_comes_back_byte_by_byte_and_forecasts_the_same(kind):
     bundle = make_bundle(kind)
     dumped = dump_bundle(bundle)
@@ -59,7 +64,7 @@ def test_a_bundle_comes_back_byte_by_byte_and_forecasts_the_same(kind):
     assert dump_bundle(again) == dumped  # forecasting changes nothing
 
 
-@pytest.mark.parametrize("kind", ["reference", "residual"])
+@pytest.mark.parametrize("kind", ["reference", "residual", "embedding"])
 def test_a_bundle_forecasts_the_mean_of_its_seeds(kind):
     both = make_bundle(kind, seeds=(0, 7))
     single = [make_bundle(kind, seeds=(seed,)).forecast_windows(windows_for()) for seed in (0, 7)]
@@ -68,7 +73,7 @@ def test_a_bundle_forecasts_the_mean_of_its_seeds(kind):
     assert both.forecast_windows(windows_for()).shape == (5, 3)
 
 
-@pytest.mark.parametrize("kind", ["reference", "residual"])
+@pytest.mark.parametrize("kind", ["reference", "residual", "embedding"])
 def test_a_forecast_does_not_look_at_the_targets_of_the_horizon(kind):
     bundle, windows = make_bundle(kind), windows_for()
     before = bundle.forecast_windows(windows)
@@ -88,7 +93,7 @@ def test_a_forecast_does_not_look_at_past_covariates_of_the_horizon():
     assert np.array_equal(bundle.forecast_windows(windows), before)
 
 
-@pytest.mark.parametrize("kind", ["reference", "residual"])
+@pytest.mark.parametrize("kind", ["reference", "residual", "embedding"])
 def test_forecasts_do_not_depend_on_what_else_is_in_the_batch(kind):
     bundle, windows = make_bundle(kind), windows_for()
     together = bundle.forecast_windows(windows)
@@ -116,10 +121,10 @@ def test_a_description_that_lacks_a_part_is_refused(name):
         load_bundle(weights, json.dumps(document).encode())
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
+@pytest.mark.parametrize("version", [0, 1, 3, None, "2"])
 def test_a_bundle_of_another_format_is_refused(version):
     weights, description = files()
-    with pytest.raises(Fault, match=rf"^The bundle has format {version}; this version reads 1\. Train again\.$"):
+    with pytest.raises(Fault, match=rf"^The bundle has format {version}; this version reads 2\. Train again\.$"):
         load_bundle(weights, changed(description, format=version))
 
 
@@ -131,7 +136,7 @@ def test_a_bundle_of_another_format_is_refused(version):
         b"\xff\xfe\x00",  # not UTF-8
         b"[]",
         b"null",
-        pickle.dumps({"format": 1}),
+        pickle.dumps({"format": 2}),
     ],
 )
 def test_a_description_that_is_no_json_mapping_is_refused(description):
@@ -199,3 +204,32 @@ def test_weights_that_do_not_fit_the_network_are_refused(change):
 def test_weights_of_another_network_are_refused():
     with pytest.raises(Fault, match=r"weights do not fit the network that bundle\.json describes"):
         load_bundle(files(kind="reference")[0], files(kind="residual")[1]).forecast_windows(windows_for())
+
+
+def test_a_network_with_an_embedding_tells_series_apart_and_all_unknown_ones_are_number_zero():
+    bundle = make_bundle("embedding", seeds=(0,), names=("b", "a"))
+    assert bundle.numbers == {"a": 1, "b": 2}
+    windows = windows_for(1).expand(4, -1, -1)
+    known = bundle.forecast_windows(windows, torch.tensor([0, 1, 2, 1]))
+    assert not np.allclose(known[0], known[1])
+    assert not np.allclose(known[1], known[2])
+    assert known[3] == pytest.approx(known[1], abs=1e-6)
+    assert bundle.forecast_windows(windows)[0] == pytest.approx(known[0], abs=1e-6)
+    dumped = dump_bundle(bundle)
+    again = load_bundle(dumped["weights.safetensors"], dumped["bundle.json"])
+    assert np.array_equal(again.forecast_windows(windows, torch.tensor([0, 1, 2, 1])), known)
+
+
+def test_weights_of_an_embedding_for_other_series_are_refused():
+    weights = dump_bundle(make_bundle("embedding", names=("a", "b")))["weights.safetensors"]
+    description = dump_bundle(make_bundle("embedding", names=("a",)))["bundle.json"]
+    with pytest.raises(Fault, match=r"weights do not fit the network that bundle\.json describes"):
+        load_bundle(weights, description).forecast_windows(windows_for())
+
+
+def test_many_windows_are_forecast_as_each_alone():
+    bundle = make_bundle("embedding", seeds=(0,), names=("a", "b"))
+    windows, series = windows_for(2100), torch.arange(2100) % 3
+    chosen = [0, 1023, 1024, 2099]
+    alone = np.concatenate([bundle.forecast_windows(windows[at : at + 1], series[at : at + 1]) for at in chosen])
+    assert bundle.forecast_windows(windows, series)[chosen] == pytest.approx(alone, abs=1e-5)

@@ -15,7 +15,8 @@ from models.conv1d import (
 )
 from models.errors import Fault
 from models.naive import seasonal_naive
-from models.windows import Columns, WindowSpec
+from models.series import Columns
+from models.windows import WindowSpec
 
 PLAIN = Columns()
 FULL = Columns(past=("p", "q"), future=("f",), calendar=("hour",))  # 1 target, 2 past, 3 known
@@ -325,3 +326,40 @@ def test_a_seed_fixes_how_a_network_starts(spec):
     other = build_network(spec, PLAIN, WindowSpec(lookback=12, horizon=4), 1).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_reference_net_does_not_see_which_steps_were_filled_in():
+    plain, masked = Columns(future=("f",)), Columns(masked=True, future=("f",))
+    with_mask, without = build(ReferenceSpec(), masked), build(ReferenceSpec(), plain)
+    without.load_state_dict(with_mask.state_dict())
+    past, future = make_batch(masked)
+    for mode in (True, False):
+        torch.manual_seed(3)
+        forecast = with_mask.train(mode)(past, future)
+        torch.manual_seed(3)
+        assert torch.equal(forecast, without.train(mode)(past[:, :, [0, 2]], future))
+
+
+def test_the_residual_net_sees_which_steps_were_filled_in():
+    columns = Columns(masked=True, future=("f",))
+    network, (past, future) = scrambled(build(ResidualSpec(channels=4), columns, season=4)), make_batch(columns)
+    past.requires_grad_()
+    network(past, future).sum().backward()
+    assert (past.grad[:, -4:, 1] != 0).all()
+
+
+def test_an_embedding_holds_a_row_for_each_series_and_one_for_all_others():
+    spec = ResidualSpec(channels=4, embedding=3)
+    network = build_network(spec, PLAIN, WindowSpec(lookback=12, horizon=4), 1, num_series=5)
+    assert network.series.weight.shape == (6, 3)
+    assert build(ResidualSpec(channels=4)).series is None
+
+
+def test_series_are_hidden_now_and_then_in_training_and_never_after():
+    spec = ResidualSpec(channels=4, embedding=2)
+    network = build_network(spec, PLAIN, WindowSpec(lookback=12, horizon=4), 1, num_series=1)
+    series = torch.ones(10_000, dtype=torch.int64)
+    torch.manual_seed(0)
+    hidden = (network.train()._embedded(series) == network.series.weight[0]).all(1).float().mean().item()
+    assert hidden == pytest.approx(0.1, abs=0.02)
+    assert (network.eval()._embedded(series) == network.series.weight[1]).all()

@@ -7,8 +7,20 @@ from pydantic import ValidationError
 
 from models.conv1d import ReferenceSpec, ResidualSpec, build_network
 from models.errors import Fault
-from models.fit import RECIPES, FitSpec, Training, check_finite, fit, hash_pair, num_steps, resolve_device, validation_loss
-from models.windows import Batch, Columns, TensorBlocks, WindowSpec, in_order
+from models.fit import (
+    RECIPES,
+    FitSpec,
+    Training,
+    check_finite,
+    fit,
+    hash_pair,
+    loss_of,
+    num_steps,
+    resolve_device,
+    validation_loss,
+)
+from models.series import Columns
+from models.windows import Batch, TensorBlocks, WindowSpec, in_order
 
 PLAIN = Columns()
 SMALL = {"reference": ReferenceSpec(filters=4, hidden=8), "residual": ResidualSpec(channels=4)}
@@ -311,3 +323,88 @@ def test_a_run_killed_on_a_gpu_ends_in_the_weights_of_an_uninterrupted_one(kind)
     assert all(value.device.type == "cpu" for value in whole.weights.values())
     again = run(SMALL[kind], spec, resume=checkpoints[0])
     assert all(torch.allclose(again.weights[name], whole.weights[name], atol=1e-6) for name in whole.weights)
+
+
+MASKED = Columns(masked=True)
+
+
+def masked_rows(num_rows=120, filled=0.0):
+    """A sine whose every fifth step was filled in."""
+    seen = torch.arange(num_rows) % 5 != 0
+    return torch.stack([sine(num_rows)[:, 0].where(seen, torch.tensor(filled)), seen.float()], 1)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+@pytest.mark.parametrize("filled", [3.0, 1e30, math.inf, math.nan])
+def test_what_was_filled_in_changes_neither_loss_nor_gradient(loss, filled):
+    torch.manual_seed(0)
+    forecast = torch.randn(4, 3, requires_grad=True)
+    target, weight = torch.randn(4, 3), torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [1, 1, 0]])
+    results = []
+    for value in (0.0, filled):
+        batch = Batch(None, None, torch.where(weight > 0, target, value), weight)
+        result = loss_of(loss, forecast, batch)
+        (gradient,) = torch.autograd.grad(result, forecast)
+        results.append((result.item(), gradient.tolist()))
+    assert results[0] == results[1]
+    seen = weight > 0
+    alone = loss_of(loss, forecast[seen][None], Batch(None, None, target[seen][None]))
+    assert results[0][0] == pytest.approx(alone.item(), rel=1e-6)
+    assert torch.tensor(results[0][1])[~seen].eq(0).all()
+
+
+def test_a_window_that_is_masked_throughout_has_no_effect():
+    torch.manual_seed(0)
+    forecast, target, weight = torch.randn(3, 2), torch.randn(3, 2), torch.tensor([[1.0, 1], [0, 0], [1, 0]])
+    whole = loss_of("mse", forecast, Batch(None, None, target, weight))
+    kept = [0, 2]
+    assert whole == loss_of("mse", forecast[kept], Batch(None, None, target[kept], weight[kept]))
+    assert loss_of("mse", forecast[1:2], Batch(None, None, target[1:2], weight[1:2])) == 0
+
+
+def test_the_reference_net_is_trained_on_the_first_step_of_a_masked_horizon_only():
+    weight, target = torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([[2.0, 5], [7, 9]])
+    assert loss_of("mse", torch.zeros(2, 1), Batch(None, None, target, weight)) == 4
+
+
+@pytest.mark.parametrize("kind", ["reference", "residual"])
+def test_networks_learn_from_masked_series(kind):
+    windows = WindowSpec(lookback=12, horizon=4)
+    train, validation = split(masked_rows(), windows, 90)
+    build = partial(build_network, SMALL[kind], MASKED, windows, 4)
+    fitted = fit(build, train, validation, MASKED, windows, short(kind), 0)
+    assert all(math.isfinite(entry["validation"]) for entry in fitted.history)
+
+
+def test_the_validation_loss_is_the_mean_over_observed_steps():
+    windows, rows = WindowSpec(lookback=12, horizon=4), masked_rows(40)
+    network = build_network(SMALL["residual"], MASKED, windows, 1)  # untrained without a season: the last value
+    training = Training(network, FitSpec(epochs=1, loss="mae"), 1, torch.device("cpu"))
+    errors = [
+        abs(rows[at + step, 0] - rows[at + 11, 0]).item() for at in range(25) for step in range(12, 16) if rows[at + step, 1]
+    ]
+    loss = validation_loss(training, TensorBlocks([rows], windows.span), MASKED, windows)
+    assert loss == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+
+
+def test_a_validation_fold_that_is_masked_throughout_is_refused():
+    windows, rows = WindowSpec(lookback=12, horizon=4), masked_rows(40)
+    rows[:, 1] = 0
+    training = Training(build_network(SMALL["residual"], MASKED, windows, 1), FitSpec(epochs=1), 1, torch.device("cpu"))
+    with pytest.raises(Fault, match=r"^Every step of the validation fold is masked.* Set other folds\.$"):
+        validation_loss(training, TensorBlocks([rows], windows.span), MASKED, windows)
+
+
+def test_an_embedding_is_trained_the_same_for_a_seed_and_for_the_series_that_were_there():
+    windows = WindowSpec(lookback=12, horizon=4)
+    rows = torch.cat([sine(120), torch.full((120, 1), 2.0)], 1)  # all of them of series 2
+    train, validation = split(rows, windows, 90)
+    network = ResidualSpec(channels=4, embedding=3)
+    build = partial(build_network, network, PLAIN, windows, 4, 2)
+    spec = short("residual", weight_decay=0.0, average=0.0, keep="last")
+    first, second = (fit(build, train, validation, PLAIN, windows, spec, 5) for _ in range(2))
+    assert same(first.weights, second.weights)
+    assert first.history == second.history
+    torch.manual_seed(5)
+    moved = (first.weights["series.weight"] != build().series.weight).any(1).tolist()
+    assert moved[1:] == [False, True]  # series 1 was never seen

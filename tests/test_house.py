@@ -69,12 +69,12 @@ def test_every_dependency_has_an_exact_version():
         if "==" in line
     }
     for requirement in [*project["dependencies"], *extras]:
-        assert re.split(r"[<>=!~ ]", requirement)[0].lower() in pinned, requirement
+        assert re.split(r"[<>=!~ \[]", requirement)[0].lower() in pinned, requirement
 
 
 def test_every_command_that_the_readme_names_exists():
     named = set(re.findall(r"convcast ([a-z]+)", README))
-    assert named >= {"train", "forecast", "explain", "report", "windows", "up", "run", "down"}
+    assert named >= {"check", "train", "forecast", "explain", "report", "windows", "up", "run", "down"}
     assert named <= set(commands.commands)
 
 

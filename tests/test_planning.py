@@ -11,7 +11,8 @@ from pydantic import BaseModel
 import tasks.policy
 from models.errors import Fault
 from models.windows import WindowSpec
-from tasks.ingest.sources import SourceFile, SourceSpec
+from tasks.ingest.files import Chunk
+from tasks.ingest.sources import SourceSpec
 from tasks.planning import REASONS, Unknown, differences, flatten, unknown_steps, why
 from tasks.policy import Unkeyable, identity, imported, is_transient, may_pass, project_file, source_reached
 from tasks.storage import Receipt
@@ -25,7 +26,10 @@ def made_from(**changed):
         "step": "train",
         "inputs.fit": {"epochs": 10, "seeds": [0, 1], "clip_norm": 1.0},
         "inputs.windows": DIGEST,
-        "inputs.file": DIGEST,
+        "inputs.chunk": DIGEST,
+        "inputs.shard": [[[0, DIGEST]], []],
+        "inputs.several": [DIGEST, OTHER],
+        "inputs.stretch": [None, DIGEST, 0],
         "code.tasks/windows.py": DIGEST,
         "libraries.torch": "2.6.0",
     }
@@ -56,17 +60,21 @@ def test_nested_mappings_become_one_with_dotted_keys():
         ({"inputs.fit": {"epochs": 10, "seeds": [0, 1], "clip_norm": None}}, ["fit.clip_norm 1.0 -> null"]),
         ({"inputs.fit": {"epochs": 10, "seeds": [0, 1]}}, ["fit.clip_norm 1.0 -> null"]),  # no longer there
         ({"inputs.season": 48}, ["season null -> 48"]),  # not there before
-        ({"inputs.file": OTHER}, ["source bytes"]),
+        ({"inputs.chunk": OTHER}, ["new source bytes"]),
         ({"inputs.windows": OTHER}, ["another windows"]),  # a digest tells a reader nothing
         ({"inputs.windows": None}, ["another windows"]),
         ({"code.tasks/windows.py": OTHER}, ["code of tasks/windows.py"]),
         ({"code.tasks/more.py": OTHER}, ["code of tasks/more.py"]),
         ({"libraries.torch": "2.7.1"}, ["torch 2.6.0 -> 2.7.1"]),
+        ({"inputs.shard": [[[0, OTHER]], []]}, ["other rows of its series"]),
+        ({"inputs.several": ["c" * 64, OTHER]}, ["1 of 2 several are new"]),
+        ({"inputs.stretch": [None, OTHER, 0]}, ["another stretch"]),
+        ({"inputs.windows": [Unknown("materialise_windows")]}, []),
         ({"inputs.windows": Unknown("materialise_windows")}, []),  # said as a step that will run
         ({}, []),
         (
-            {"inputs.file": OTHER, "inputs.fit": {"epochs": 20, "seeds": [0, 1], "clip_norm": 2.0}},
-            ["fit.epochs 10 -> 20", "fit.clip_norm 1.0 -> 2.0", "source bytes"],
+            {"inputs.chunk": OTHER, "inputs.fit": {"epochs": 20, "seeds": [0, 1], "clip_norm": 2.0}},
+            ["fit.epochs 10 -> 20", "fit.clip_norm 1.0 -> 2.0", "new source bytes"],
         ),
     ],
 )
@@ -80,7 +88,7 @@ def test_a_step_that_never_ran_says_so():
 
 
 def test_a_step_is_held_against_the_most_similar_artifact():
-    far = manifest(**{"inputs.file": OTHER, "libraries.torch": "1"})
+    far = manifest(**{"inputs.chunk": OTHER, "libraries.torch": "1"})
     near = manifest(**{"libraries.torch": "2.5.0"})
     for stored in ([far, near], [near, far]):
         assert why(made_from(), stored, []) == "torch 2.5.0 -> 2.6.0"
@@ -164,7 +172,7 @@ def test_a_receipt_counts_by_its_content_alone():
 
 
 def test_a_source_counts_by_its_bytes_and_what_is_read_of_it_not_where_it_lies():
-    assert identity(SourceFile(uri="/a/x.csv", bytes=3, digest=DIGEST)) == DIGEST
+    assert identity(Chunk(pieces=(), digest=DIGEST)) == DIGEST
     here, there = (SourceSpec(uri=uri, timestamp="t", target="y") for uri in ("/a/x.csv", "/b/y.csv"))
     assert identity(here) == identity(there)
     assert "uri" not in identity(here)
@@ -260,7 +268,7 @@ def test_source_that_shapes_no_output_is_not_reached(name):
 
 def test_a_model_s_code_does_not_reach_how_data_is_read():
     root = Path(tasks.policy.__file__).parent.parent
-    assert set(source_reached(str(root / "models" / "fit.py"))) == {"models/fit.py", "models/windows.py"}
+    assert set(source_reached(str(root / "models" / "fit.py"))) == {"models/fit.py", "models/series.py", "models/windows.py"}
 
 
 def test_a_change_two_imports_away_changes_what_is_reached(tmp_path, monkeypatch):

@@ -110,7 +110,7 @@ def test_making_paths_absolute_leaves_the_document_as_it_was(tmp_path):
     [
         ({"wndows": {}}, r"wndows is no key of this spec \(did you mean 'windows'\?\); allowed here: name, store, source,"),
         ({"fit__epoch": 3}, r"fit\.epoch is no key of this spec \(did you mean 'epochs'\?\); allowed here: epochs, max_steps,"),
-        ({"source__zone": "UTC"}, r"source\.zone is no key of this spec.*; allowed here: uri, timestamp, timezone, frequency,"),
+        ({"source__zone": "UTC"}, r"source\.zone is no key of this spec.*; allowed here: uri, delimiter, decimal, quote,"),
         ({"windows__look_back": 3}, r"windows\.look_back is no key .*'lookback'.*allowed here: lookback, horizon, stride$"),
         ({"folds__train": 3}, r"folds\.train is no key of this spec; allowed here: validation, test$"),
         # what a network takes depends on its kind
@@ -152,7 +152,7 @@ def test_a_missing_key_is_named(key, message):
         ({"fit__loss": "rmse"}, r"fit\.loss: .*'mse', 'mae' or 'huber' \('rmse' given\)$"),
         ({"source__calendar": ["hours"]}, r"source\.calendar\.0: .*'hour', 'weekday' or 'day_of_year' \('hours' given\)$"),
         ({"source__future_covariates": "price"}, r"source\.future_covariates: .*tuple \('price' given\)$"),
-        ({"source__duplicates": "drop"}, r"source\.duplicates: .*'first', 'last' or 'mean' \('drop' given\)$"),
+        ({"source__duplicates": "keep"}, r"source\.duplicates: .*'first', 'last' or 'mean' \('keep' given\)$"),
         ({"name": "my/shop"}, r"name: .*pattern.* \('my/shop' given\)$"),
         ({"name": "../shop"}, r"name: .*pattern.* \('\.\./shop' given\)$"),
         ({"name": ""}, r"name: .*pattern.* \('' given\)$"),

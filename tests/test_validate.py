@@ -1,50 +1,66 @@
 """Backtests and the gate, on a handful of rows."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from shards import HOUR, scaler_of, window_set
 
+import tasks.validate
+from models.bundle import FORMAT, Bundle, Description
+from models.conv1d import ResidualSpec, build_network
 from models.errors import Fault
-from models.scaling import Scaler, SeriesScale
-from models.windows import Columns, SeriesFacts, WindowSpec
+from models.metrics import StepErrors
+from models.naive import seasonal_naive
+from models.scaling import Scaler, ScalingSpec, SeriesScale
+from models.series import Columns, SeriesFacts
+from models.windows import FoldSpec, WindowSpec
 from tasks.promote import GateSpec, judge
 from tasks.train import Model
-from tasks.validate import Scores, backtest, clock_unit, forecast_rescaled, naive_forecaster, score_steps
+from tasks.validate import Backtest, Forecaster, Scores, check_same_task, clock_unit, score_steps, worst_series
 from tasks.windows import Windows
 
-CUT = WindowSpec(lookback=2, horizon=2)
+CUT, FOLDS = WindowSpec(lookback=2, horizon=2), FoldSpec(validation=2, test=4)
 FACTS = SeriesFacts(target="load", columns=Columns(), frequency="h", season=2, timezone="+02:00")
-WINDOWS = Windows(
-    step="materialise_windows", key="k", digest="d", windows=CUT, facts=FACTS, num_windows={"test": 3}, num_series=1
-)
-ROWS = [0.0, 1.0, 2.0, 3.0, 10.0, 3.0]  # three windows of four
+COUNTS = {"num_windows": {"test": 3}, "num_series": 1, "too_short": 0}
+ROWS = [5.0, 7.0, 4.0, 8.0, 0.0, 1.0, 2.0, 3.0, 10.0, 3.0]  # the last six are three windows of four
 
 
-def scaler(mean: float, std: float, naive_mae: float = 2.0) -> Scaler:
-    scale = SeriesScale(mean=(mean,), std=(std,), naive_mae=naive_mae)
-    return Scaler(channels=("target",), season=2, series={"a": scale})
+def about(columns=FACTS.columns, windows=CUT):
+    return Windows(
+        step="materialise_windows", key="k", digest="d", windows=windows, columns=columns, frequency="h", timezone="+02:00",
+        num_series=1, num_windows=3,
+    )  # fmt: skip
 
 
-class Rows:
-    """One block of one series, hourly from midnight UTC."""
-
-    num_windows, stride = [3], 1
-
-    def series_id(self, block):
-        return "a"
-
-    def read(self, block):
-        return torch.tensor(ROWS)[:, None]
-
-    def timestamps(self, block):
-        return np.datetime64("2024-01-01T00", "us") + np.arange(len(ROWS)) * np.timedelta64(3600, "s")
+def scaler(naive_mae=2.0, **series):
+    """A scaler with the (mean, std) of one channel of each series."""
+    scales = {
+        name: SeriesScale(mean=(mean,), std=(std,), naive_mae=naive_mae, steps=len(ROWS))
+        for name, (mean, std) in series.items()
+    }
+    return Scaler(channels=("target",), season=2, scaling=ScalingSpec(), series=scales)
 
 
-def test_a_backtest_scores_every_origin_by_steps_and_local_hour():
-    result = backtest(Rows(), WINDOWS, scaler(0, 1), naive_forecaster(WINDOWS), {"worst": 1.0})
+def opened(folder, rows=None, columns=FACTS.columns, own=None):
+    rows = {"a": np.array(ROWS)[:, None]} if rows is None else rows
+    return window_set(folder, columns, rows, CUT, FOLDS, season=2, scaler=own)
+
+
+def bundle_of(own, columns=FACTS.columns, spec=None, windows=CUT):
+    """An untrained net without a season, which repeats the last value, in whatever scale it is given."""
+    facts = FACTS.model_copy(update={"columns": columns, "season": 1})
+    spec = spec or ResidualSpec(channels=4)
+    described = Description(
+        format=FORMAT, network=spec, windows=windows, series=facts, scaler=own, seeds=(0,), trained_on="0" * 64, versions={}
+    )
+    torch.manual_seed(0)
+    return Bundle(described, [build_network(spec, columns, windows, 1, len(own.series)).state_dict()])
+
+
+def test_a_backtest_scores_every_origin_by_steps_and_local_hour(tmp_path):
+    result = Backtest(opened(tmp_path, own=scaler(a=(0, 1))), "test", about(), None).run({"worst": 1.0})
     # Naive repeats two values: (0 1 | 2 3), (1 2 | 3 10), (2 3 | 10 3) err by (-2 -2), (-2 -8), (-8 0).
     assert result["num_origins"] == 3
     assert result["scores"]["1"]["mae"] == pytest.approx(12 / 3)
@@ -54,15 +70,129 @@ def test_a_backtest_scores_every_origin_by_steps_and_local_hour():
     assert result["detail"]["mae_by_step"] == [pytest.approx(4), pytest.approx(10 / 3)]
     assert result["detail"]["clock"] == "hour"
     hours = {row["at"]: row for row in result["detail"]["by_clock"]}
-    assert sorted(hours) == [4, 5, 6, 7]  # the third row is 02:00 UTC, 04:00 on the local clock
-    assert hours[6]["forecasts"] == 2
-    assert hours[6]["bias"] == pytest.approx(-8)
+    assert sorted(hours) == [8, 9, 10, 11]  # the seventh row is 06:00 UTC, 08:00 on the local clock
+    assert hours[10]["forecasts"] == 2
+    assert hours[10]["bias"] == pytest.approx(-8)
     (worst,) = result["detail"]["examples"]
-    assert worst["truth"] == [3, 10]
-    assert worst["naive"] == [1, 2]
-    assert worst["stamps"][0] == "2024-01-01T05:00:00+02:00"
-    assert worst["before"] == [1, 2]
-    assert worst["before_stamps"] == ["2024-01-01T03:00:00+02:00", "2024-01-01T04:00:00+02:00"]
+    assert worst["truth"] == pytest.approx([3, 10], abs=1e-5)
+    assert worst["naive"] == pytest.approx([1, 2], abs=1e-5)
+    assert worst["stamps"][0] == "1970-01-01T09:00:00+02:00"
+    assert worst["before"] == pytest.approx([1, 2], abs=1e-5)
+    assert worst["before_stamps"] == ["1970-01-01T07:00:00+02:00", "1970-01-01T08:00:00+02:00"]
+
+
+def test_a_backtest_is_in_the_targets_own_unit_whatever_the_scale(tmp_path):
+    plain, scaled = (
+        Backtest(opened(tmp_path, own=scaler(a=pair)), "test", about(), bundle_of(scaler(a=pair))).run({})
+        for pair in ((0, 1), (5, 2))
+    )
+    assert plain["scores"]["2"]["mae"] == pytest.approx(scaled["scores"]["2"]["mae"], rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 1024])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_backtest_of_many_series_is_what_a_plain_loop_works_out(tmp_path, monkeypatch, batch, masked):
+    monkeypatch.setattr(tasks.validate, "BATCH", batch)
+    rng, columns = np.random.default_rng(0), Columns(masked=masked)
+    rows = {name: rng.normal(10, 3, (length, 1)) for name, length in (("a", 14), ("b", 11), ("c", 20))}
+    if masked:
+        rows = {name: np.column_stack([own, rng.random(len(own)) < 0.7]) for name, own in rows.items()}
+    cut = opened(tmp_path, rows, columns)
+    model = bundle_of(cut.scaler, columns)
+    result = Backtest(cut, "test", about(columns), model).run({"median": 0.5, "worst": 1.0})
+    errors, by_origin = StepErrors(2, [cut.scaler.of(name).naive_mae for name in rows]), []
+    for number, own in enumerate(rows.values()):
+        for start in range(len(own) - 6, len(own) - 3):
+            truth, seen = own[start + 2 : start + 4, 0], own[start + 2 : start + 4, 1:].all(1)
+            forecast = np.repeat(own[start + 1, 0], 2)  # an untrained net repeats the last value
+            errors.add(np.array([number]), (forecast - truth)[None], seen[None])
+            if seen.any():
+                by_origin.append(np.abs(forecast - truth)[seen].mean())
+    wanted = tasks.validate.score(errors, 2)
+    assert result["scores"]["2"] == {metric: pytest.approx(value, rel=1e-5) for metric, value in wanted.items()}
+    assert result["num_origins"] == len(by_origin)
+    assert [one["mae"] for one in result["detail"]["examples"]] == [
+        pytest.approx(sorted(by_origin)[round(quantile * (len(by_origin) - 1))], rel=1e-5) for quantile in (0.5, 1.0)
+    ]
+    assert sum(row["forecasts"] for row in result["detail"]["by_clock"]) == errors.count.sum()
+    assert [one["series_id"] for one in result["detail"]["worst_series"]] == [
+        one["series_id"] for one in worst_series(list(rows), errors)
+    ]
+
+
+def test_what_was_filled_in_over_the_horizon_changes_no_score(tmp_path):
+    columns, results = Columns(masked=True), []
+    for filled in (3.0, 700.0):
+        rows = np.column_stack([ROWS, np.ones(10)])
+        rows[9] = filled, 0  # the last step of the last horizon
+        folder = tmp_path / str(filled)
+        folder.mkdir()
+        cut = opened(folder, {"a": rows}, columns)
+        results.append(Backtest(cut, "test", about(columns), bundle_of(cut.scaler, columns)).run({"good": 0.0})["scores"])
+    for steps in ("1", "2"):
+        assert results[0][steps] == {metric: pytest.approx(value, rel=1e-4) for metric, value in results[1][steps].items()}
+
+
+def test_a_fold_that_is_masked_throughout_is_refused(tmp_path):
+    columns, rows = Columns(masked=True), np.column_stack([ROWS, np.arange(10) < 5])
+    with pytest.raises(Fault, match=r"^Every step of a scored fold is masked.* Set other folds\.$"):
+        Backtest(opened(tmp_path, {"a": rows}, columns), "test", about(columns), None).run({})
+
+
+def test_a_live_model_forecasts_on_its_own_scale_and_new_series_on_theirs(tmp_path):
+    rows = {name: np.array(ROWS)[:, None] for name in "ab"}
+    cut, live = opened(tmp_path, rows, own=scaler(a=(20, 5), b=(30, 3))), bundle_of(scaler(a=(10, 2)))
+    seen = []
+    forecaster = Forecaster(live, cut, ["a", "b"])
+
+    def double(past, future, series):
+        seen.append((past[:, :, 0].tolist(), series.tolist()))
+        return 2 * past[:, 1:, 0].repeat(1, 2).numpy()
+
+    object.__setattr__(live, "forecast", double)
+    asked = np.array([[[30.0], [40.0], [0.0], [0.0]]] * 2)
+    forecast = forecaster.forecast(asked, np.array([0, 1]))
+    assert seen == [([[10, 15], [0, pytest.approx(10 / 3)]], [1, 0])]  # (30 - 10) / 2 and (40 - 10) / 2; (30 - 30) / 3, ...
+    assert forecast == pytest.approx(np.array([[70, 70], [50, 50]]))  # twice as far from the mean
+
+
+def test_new_series_of_a_live_model_take_its_scale_of_static_channels(tmp_path):
+    columns, folds = Columns(static=("size",)), FOLDS
+    rows = {name: np.column_stack([ROWS, np.full(10, size)]) for name, size in (("a", 10.0), ("b", 30.0), ("c", 500.0))}
+    own = scaler_of(columns, {name: rows[name] for name in "ab"}, folds)
+    forecaster = Forecaster(bundle_of(own, columns), opened(tmp_path, rows, columns), ["a", "c"])
+    assert forecaster.mean[:, 1].tolist() == [20, 20]
+    assert forecaster.std[:, 1].tolist() == [10, 10]
+
+
+def test_seasonal_naive_needs_no_model(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(5, 4, 1))
+    forecast = Forecaster(None, opened(tmp_path), ["a"]).forecast(rows, np.zeros(5, int))
+    assert np.array_equal(forecast, seasonal_naive(rows[:, :2, 0], 2, 2))
+
+
+def test_a_model_made_for_other_windows_is_refused():
+    made = bundle_of(scaler(a=(0, 1))).description
+    check_same_task(made, about())
+    with pytest.raises(Fault, match=r"^The live model was made for lookback 2, this run has 3\. Give the spec another name"):
+        check_same_task(made, about(windows=WindowSpec(lookback=3, horizon=2)))
+    with pytest.raises(Fault, match=r"^The live model was made for columns \('target',\), this run has"):
+        check_same_task(made, about(Columns(masked=True)))
+
+
+def test_the_worst_series_are_those_that_seasonal_naive_had_it_easiest_with():
+    errors = StepErrors(1, [1.0, None, 0.5, 4.0])
+    errors.add(np.arange(4), np.array([[2.0], [9], [2], [2]]), np.ones((4, 1), bool))
+    assert worst_series(list("abcd"), errors, 2) == [
+        {"series_id": "c", "mae": 2, "mase": 4},
+        {"series_id": "a", "mae": 2, "mase": 2},
+    ]
+
+
+def test_stamps_of_windows_are_those_of_their_horizons(tmp_path):
+    (part,) = Backtest(opened(tmp_path), "test", about(), None).asked()
+    assert (part.stamps // HOUR).tolist() == [[6, 7], [7, 8], [8, 9]]
+    assert part.origin.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -71,27 +201,6 @@ def test_a_backtest_scores_every_origin_by_steps_and_local_hour():
 )
 def test_errors_are_looked_at_by_the_part_of_the_clock_that_a_step_moves_in(frequency, unit):
     assert clock_unit(frequency) == unit
-
-
-def test_a_backtest_is_in_the_targets_own_unit():
-    doubled = backtest(Rows(), WINDOWS, scaler(5, 2), naive_forecaster(WINDOWS), {})
-    assert doubled["scores"]["2"]["mae"] == pytest.approx(44 / 6)
-
-
-def test_a_live_model_of_another_scale_forecasts_on_the_scale_of_the_windows():
-    own, newer = scaler(10, 2), scaler(20, 5)
-    seen = []
-
-    def repeat_last(windows):
-        seen.append(windows[:, :2, 0].numpy())
-        return np.repeat(windows[:, 1:2, 0].numpy(), 2, axis=1)
-
-    live = SimpleNamespace(description=SimpleNamespace(scaler=own), forecast_windows=repeat_last)
-    raw = np.array([[[30.0], [40.0], [0.0], [0.0]]])
-    windows = torch.from_numpy(((raw - 20) / 5).astype(np.float32))
-    forecast = forecast_rescaled(live, newer, "a", windows)
-    assert seen[0].tolist() == [[10, 15]]  # (30 - 10) / 2 and (40 - 10) / 2
-    assert newer.undo_target("a", forecast).tolist() == [[40, 40]]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +223,7 @@ def scores(mae: float, mase: float | None = 1.0) -> Scores:
     return Scores(step="validate", key="k", digest="d", model=None, scores=folds, num_origins={"validation": 1, "test": 1})
 
 
-MODEL = Model(step="train", key="k", digest="4b1e" * 16, num_parameters=1, windows=CUT, facts=FACTS)
+MODEL = Model(step="train", key="k", digest="4b1e" * 16, num_parameters=1, windows=CUT, facts=FACTS, **COUNTS)
 
 
 @pytest.mark.parametrize(

@@ -6,25 +6,29 @@ chunks but for the last, so what was read from them stays cached.
 
 import codecs
 import csv
-import difflib
-import glob
 import hashlib
 import io
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from models.errors import Fault, shortlist
-from tasks.ingest.sources import SourceSpec, is_url
-from tasks.ingest.streams import CODECS, is_plain, is_utf8, open_text
+from models.errors import Fault
+from tasks.ingest.columns import check_columns, columns_wanted, dialect
+from tasks.ingest.listing import KINDS, find_files, suffixes
+from tasks.ingest.quotes import ends_open
+from tasks.ingest.sources import SourceSpec
+from tasks.ingest.streams import is_plain, is_utf8, not_encoded, open_text
 
 CHUNK = 32 << 20  # bytes
-KINDS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
+BLOCK = 1 << 20  # bytes hashed at a time
+LONGEST = 64 << 20  # bytes of one row; more than that, and a quote was never closed
 
 
 class SourceFile(BaseModel):
@@ -80,23 +84,22 @@ def take_stock(source: SourceSpec, downloads: Path) -> list[Chunk]:
         Fault: there is no such file, or one is empty, unreadable, or lacks a column that the spec names.
     """
     files = [describe_file(source, *found) for found in find_files(source, downloads)]
-    small: list[tuple[Piece, str]] = []
+    waiting: list[tuple[Piece, str]] = []
+    waiting_bytes = 0
     chunks: list[Chunk] = []
-
-    def close() -> None:
-        if small:
-            chunks.append(to_chunk(small))
-            small.clear()
-
     for file in files:
         for piece, digest in cut_pieces(source, file):
-            size = sum(own.file.bytes for own, _ in small)
-            if file.bytes >= CHUNK or size + file.bytes > CHUNK:
-                close()
-            small.append((piece, digest))
-            if file.bytes >= CHUNK:
-                close()
-    close()
+            if waiting and waiting_bytes + file.bytes > CHUNK:
+                chunks.append(to_chunk(waiting))
+                waiting, waiting_bytes = [], 0
+            waiting.append((piece, digest))
+            waiting_bytes += file.bytes
+        check_unchanged(file)
+    if waiting:
+        chunks.append(to_chunk(waiting))
+    if not chunks:
+        others = f", and so do the other {len(files) - 1} files" if len(files) > 1 else ""
+        raise Fault(f"{files[0].name} has a header and no rows{others}.")
     return chunks
 
 
@@ -104,68 +107,8 @@ def to_chunk(pieces: list[tuple[Piece, str]]) -> Chunk:
     digest = hashlib.sha256()
     for piece, own in pieces:
         file = piece.file
-        digest.update(repr((file.kind, file.codec, file.partitions, file.header, piece.whole, own)).encode())
+        digest.update(repr((file.kind, file.codec, file.partitions, file.header, piece.whole, piece.line, own)).encode())
     return Chunk(pieces=tuple(piece for piece, _ in pieces), digest=digest.hexdigest())
-
-
-def find_files(source: SourceSpec, downloads: Path) -> list[tuple[str, Path, tuple[tuple[str, str], ...]]]:
-    """Name, path and partitions of each file, sorted by name within each uri, each once.
-
-    Raises:
-        Fault: a uri names no file that can be read.
-    """
-    uris = (source.uri,) if isinstance(source.uri, str) else source.uri
-    found: dict[str, tuple[str, Path, tuple]] = {}
-    for uri in uris:
-        if is_url(uri):
-            from tasks.ingest.remote import fetch
-
-            listed = fetch(uri, downloads)
-        else:
-            listed = list_local(uri)
-        for name, path, partitions in listed:
-            found.setdefault(name, (name, path, partitions))
-    return list(found.values())
-
-
-def list_local(uri: str) -> list[tuple[str, Path, tuple]]:
-    path = Path(uri)
-    if path.is_dir():
-        inside = sorted(one for one in path.rglob("*") if one.is_file() and suffixes(one.name)[0] in KINDS)
-        seen = [one for one in inside if not any(part.startswith((".", "_")) for part in one.relative_to(path).parts)]
-        if not seen:
-            raise Fault(f"{uri} is a folder without any .csv or .parquet file. Put one there or name another source.uri.")
-        return [(str(one), one, partitions_of(one.relative_to(path))) for one in seen]
-    if path.exists():
-        return [(uri, path, ())]
-    if glob.has_magic(uri):
-        matches = sorted(one for one in glob.glob(uri, recursive=True) if Path(one).is_file())
-        if not matches:
-            raise Fault(f"No file matches {uri}. Name another source.uri.")
-        return [(one, Path(one), partitions_of(Path(one))) for one in matches]
-    near = difflib.get_close_matches(path.name, names_beside(path), n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise Fault(f"{uri} does not exist.{hint} Set source.uri to a .csv or .parquet file, a folder or a glob.")
-
-
-def partitions_of(path: Path) -> tuple[tuple[str, str], ...]:
-    """The columns that a path's folders name, Hive's way: `year=2014/site=north/part.parquet`."""
-    from urllib.parse import unquote
-
-    pairs = [part.split("=", 1) for part in path.parts[:-1] if "=" in part]
-    return tuple((name, unquote(value)) for name, value in pairs)
-
-
-def names_beside(path: Path) -> list[str]:
-    return [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-
-
-def suffixes(name: str) -> tuple[str, str | None]:
-    """The kind of a file by its suffix, and its codec: `.csv`, `gzip` of `sales.csv.gz`."""
-    stem, last = os.path.splitext(name.lower())
-    if last in CODECS:
-        return os.path.splitext(stem)[1], CODECS[last]
-    return last, None
 
 
 def describe_file(source: SourceSpec, name: str, path: Path, partitions: tuple) -> SourceFile:
@@ -180,14 +123,20 @@ def describe_file(source: SourceSpec, name: str, path: Path, partitions: tuple) 
         raise Fault(f"{name} ends in {shown}; source.uri takes .csv (also .gz, .bz2, .xz, .zst) and .parquet files.")
     try:
         facts = path.stat()
-        with open(path, "rb") as file:
-            file.read(1)
+        if not path.is_file():
+            raise Fault(f"{name} is no regular file. Write what it hands out to a file and name that one.")
+        with open(path, "rb") as opened:
+            opened.read(1)
     except PermissionError as error:
         raise Fault(f"{name} can not be read by this user. Change its permissions.") from error
+    except FileNotFoundError as error:
+        raise Fault(f"{name} was removed while the files were listed. Run again once it is there.") from error
     if facts.st_size == 0:
         raise Fault(f"{name} is empty (0 bytes); it needs a header and rows.")
+    named = {*source.stamp_columns, *source.id_columns, *source.covariates, source.target}
+    used = tuple((column, value) for column, value in partitions if column in named)
     file = SourceFile(
-        name=name, path=str(path), kind=KINDS[suffix], codec=codec, partitions=partitions, bytes=facts.st_size,
+        name=name, path=str(path), kind=KINDS[suffix], codec=codec, partitions=used, bytes=facts.st_size,
         modified=facts.st_mtime_ns,
     )  # fmt: skip
     if file.kind == "csv":
@@ -196,73 +145,48 @@ def describe_file(source: SourceSpec, name: str, path: Path, partitions: tuple) 
 
 
 def read_header(source: SourceSpec, file: SourceFile) -> tuple[list[str], int, int]:
-    """The names in a CSV's header, how many bytes of the text it takes, and how many lines.
+    """The names in a CSV's header, how many bytes of the file it takes after a byte-order mark, and how many lines.
 
     Raises:
-        Fault: it has none, or lacks a column that the spec names.
+        Fault: it has none, is not of the encoding, or lacks a column that the spec names.
     """
-    lines: list[bytes] = []
-    with open_text(file, source.encoding) as stream:
-        quotes = 0
-        for line in iter(lambda: stream.readline(16 << 20), b""):
-            lines.append(line)
-            quotes += line.count(source.quote.encode())
-            if quotes % 2 == 0 and line.strip():
-                break
-    text = b"".join(lines)
-    header = next(filter(None, csv.reader(io.StringIO(text.decode(errors="replace")), **dialect(source))), [])
-    header = [name.removeprefix("\ufeff") if at == 0 else name for at, name in enumerate(header)]
-    if not any(header):
+    text = header_text(source, file)
+    try:
+        decoded = text.decode()
+        rows = csv.reader(io.StringIO(decoded, newline=""), **dialect(source))
+        header = next((row for row in rows if any(name.strip() for name in row)), [])
+        if next(filter(None, rows), None) is not None:
+            raise csv.Error("its lines end with a carriage return alone")
+    except UnicodeDecodeError as error:
+        raise not_encoded(file.name, source.encoding, error) from error
+    except csv.Error as error:
+        raise Fault(
+            f"{file.name} has a header that can not be taken apart ({first_line(error)}). "
+            "End its lines with a line feed and close its quotes, or set source.quote."
+        ) from error
+    if not header:
         raise Fault(f"{file.name} has no header; it holds blank lines only.")
     check_columns(source, file, header)
-    size = len(text) if is_utf8(source.encoding) else len(text.decode().encode(source.encoding))
+    size = len(text) if is_utf8(source.encoding) else len(decoded.encode(source.encoding))
     return header, size, text.count(b"\n")
 
 
-def dialect(source: SourceSpec) -> dict:
-    """How Python's reader is to read a CSV of this source."""
-    return {"delimiter": source.delimiter, "quotechar": source.quote}
-
-
-def check_columns(source: SourceSpec, file: SourceFile, present: list[str]) -> None:
-    """Raises a Fault for a column that the spec names and the file lacks, or has twice."""
-    given = [*present, *(name for name, _ in file.partitions)]
-    for column in columns_wanted(source, given):
-        count = given.count(column)
-        if count == 0 and len(present) == 1 and (mark := next((one for one in ";\t|," if one in present[0]), None)):
-            raise Fault(
-                f"{file.name} has one column, {present[0]!r}; it seems to be separated by {mark!r}. "
-                f"Set source.delimiter={mark!r}."
-            )
-        if count == 0:
-            near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
-            folded = {name.casefold(): name for name in present}
-            near = [folded[column.casefold()]] if column.casefold() in folded else near
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise Fault(f"{file.name} has no column {column!r}; it has {shortlist(present, 12)}.{hint}")
-        if count > 1:
-            raise Fault(f"{file.name} has {count} columns named {column!r}; one is needed. Rename or remove the others.")
-    if source.wide and not wide_columns(source, given):
-        raise Fault(
-            f"{file.name} has no column that source.wide {shortlist(source.wide)} names; it has {shortlist(present, 12)}."
-        )
-
-
-def columns_wanted(source: SourceSpec, present: list[str]) -> list[str]:
-    """The columns that are read, each once: stamps, ids, then values."""
-    target = wide_columns(source, present) if source.wide else [source.target]
-    return [*source.stamp_columns, *source.id_columns, *target, *source.covariates]
-
-
-def wide_columns(source: SourceSpec, present: list[str]) -> list[str]:
-    """The columns that are a series each: those named, and those a glob matches, in file order."""
-    from fnmatch import fnmatchcase
-
-    taken = (*source.stamp_columns, *source.covariates)
-    plain = [name for name in source.wide if not glob.has_magic(name)]
-    globs = [name for name in source.wide if glob.has_magic(name)]
-    matched = [name for name in present if name not in taken and any(fnmatchcase(name, one) for one in globs)]
-    return [*plain, *(name for name in matched if name not in plain)]
+def header_text(source: SourceSpec, file: SourceFile) -> bytes:
+    """The first lines of a CSV as UTF-8, up to the end of its header."""
+    lines: list[bytes] = []
+    opened, size = False, 0
+    with open_text(file, source.encoding) as stream:
+        for line in iter(lambda: stream.readline(LONGEST), b""):
+            lines.append(line)
+            size += len(line)
+            opened = ends_open(line, source.quote.encode(), source.delimiter.encode(), opened)
+            if not opened and line.strip():
+                break
+            if size >= LONGEST:
+                raise too_long(file.name)
+    if opened:
+        raise Fault(f"{file.name} has a header with a quote that is never closed. Close it, or set source.quote.")
+    return b"".join(lines)
 
 
 def cut_pieces(source: SourceSpec, file: SourceFile) -> Iterator[tuple[Piece, str]]:
@@ -277,83 +201,162 @@ def cut_pieces(source: SourceSpec, file: SourceFile) -> Iterator[tuple[Piece, st
         with open(file.path, "rb") as raw:
             digest = hashlib.file_digest(raw, "sha256").hexdigest()
         yield Piece(file=file, start=0, end=file.bytes, whole=True), digest
+    elif file.bytes <= CHUNK:
+        for start, line, content in cut_csv(source, file):
+            yield Piece(file=file, start=start, end=start + len(content), line=line), sha256(content)
     else:
-        with ThreadPoolExecutor(2) as pool:
-            # Two at a time: hashing lets go of the interpreter, and no more than three chunks lie in memory.
-            waiting: list = []
-            for start, line, content in cut_csv(source, file):
-                piece = Piece(file=file, start=start, end=start + len(content), line=line)
-                waiting.append((piece, pool.submit(lambda data: hashlib.sha256(data).hexdigest(), content)))
-                del content
-                if len(waiting) > 2:
-                    done, digest = waiting.pop(0)
-                    yield done, digest.result()
-            for done, digest in waiting:
-                yield done, digest.result()
+        yield from cut_long_csv(source, file)
+
+
+def cut_long_csv(source: SourceSpec, file: SourceFile) -> Iterator[tuple[Piece, str]]:
+    """As `cut_csv` cuts a file, the pieces of one without quotes looked at two at a time."""
+    _header, size, lines = read_header(source, file)
+    with open(file.path, "rb") as raw:
+        start = size + byte_order_mark(source, raw)
+        marks = [start, *line_ends(raw, start, file)]
+    with ThreadPoolExecutor(2) as pool:  # hashing and counting let go of the interpreter
+        scans = list(pool.map(lambda span: scan(file.path, *span, source.quote.encode()), pairwise(marks)))
+    if any(quotes for _, _, quotes in scans):
+        for start, line, content in cut_csv(source, file):
+            yield Piece(file=file, start=start, end=start + len(content), line=line), sha256(content)
+        return
+    line = 1 + lines
+    for (start, end), (digest, count, _) in zip(pairwise(marks), scans, strict=True):
+        yield Piece(file=file, start=start, end=end, line=line), digest
+        line += count
+
+
+def byte_order_mark(source: SourceSpec, raw) -> int:
+    """The bytes it takes, if there is one."""
+    return 3 if is_utf8(source.encoding) and raw.read(3) == codecs.BOM_UTF8 else 0
+
+
+def line_ends(raw, start: int, file: SourceFile) -> Iterator[int]:
+    """The end of each piece, if no line break stands between quotes: the first end of a line after `CHUNK` bytes."""
+    while start < file.bytes:
+        raw.seek(min(start + CHUNK, file.bytes) - 1)
+        line = raw.readline(LONGEST)
+        if len(line) == LONGEST and not line.endswith(b"\n"):
+            raise too_long(file.name)
+        start = raw.tell()
+        yield start
+
+
+def scan(path: str, start: int, end: int, quote: bytes) -> tuple[str, int, int]:
+    """SHA-256 of some bytes of a file, and how many line feeds and quotes they hold; read in blocks that stay in cache."""
+    digest, lines, quotes = hashlib.sha256(), 0, 0
+    with open(path, "rb") as raw:
+        raw.seek(start)
+        while start < end and (block := raw.read(min(BLOCK, end - start))):
+            digest.update(block)
+            lines += count_lines(block)
+            quotes += block.count(quote)
+            start += len(block)
+    return digest.hexdigest(), lines, quotes
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def cut_csv(source: SourceSpec, file: SourceFile) -> Iterator[tuple[int, int, bytes]]:
     """Start, first line and bytes of each piece below the header; a piece ends with a row, outside any quotes."""
     _header, size, lines = read_header(source, file)
     with open(file.path, "rb") as raw:
-        bom = 3 if is_utf8(source.encoding) and raw.read(3) == codecs.BOM_UTF8 else 0
-        start, line = bom + size, 1 + lines
+        start, line = size + byte_order_mark(source, raw), 1 + lines
         raw.seek(start)
-        for content in cut_rows(raw, source.quote.encode()):
+        for content in cut_rows(raw, source.quote.encode(), source.delimiter.encode(), file.name):
             yield start, line, content
-            start, line = start + len(content), line + content.count(b"\n")
+            start, line = start + len(content), line + count_lines(content)
 
 
-def cut_rows(stream, quote: bytes) -> Iterator[bytes]:
-    """Whole rows, about `CHUNK` bytes of them at a time; a line break between quotes ends no row."""
+def count_lines(content: bytes) -> int:
+    """Line feeds; `bytes.count` is three times slower where there are many."""
+    return int(np.count_nonzero(np.frombuffer(content, np.uint8) == ord("\n")))
+
+
+def cut_rows(stream, quote: bytes, delimiter: bytes = b"", name: str = "The CSV") -> Iterator[bytes]:
+    """Whole rows, about `CHUNK` bytes of them at a time; a line break between quotes ends no row.
+
+    Args:
+        delimiter: between fields; without it every quote counts, also one within a field, as in `5" pipe`.
+
+    Raises:
+        Fault: quotes are opened and never closed.
+    """
     while block := stream.read(CHUNK):
-        quotes = block.count(quote)
-        while len(block) >= CHUNK and not (quotes % 2 == 0 and block.endswith(b"\n")):
-            tail = stream.readline(CHUNK)
-            if not tail:
-                break
-            block, quotes = block + tail, quotes + tail.count(quote)
-        yield block
+        whole = len(block) < CHUNK  # the file ends here
+        if not whole and not block.endswith(b"\n"):
+            block, whole = finish_line(stream, block, name)
+        opened = ends_open(block, quote, delimiter)
+        lines, size = [block], len(block)
+        while opened and not whole and (line := stream.readline(LONGEST)):
+            lines.append(line)
+            size += len(line)
+            opened = ends_open(line, quote, delimiter, opened)
+            if size > CHUNK + LONGEST:
+                raise too_long(name)
+        if opened and delimiter:
+            raise Fault(
+                f"{name} ends between quotes. Fetch it again if it is cut short, close the quotes, or set source.quote."
+            )
+        yield b"".join(lines)
+
+
+def finish_line(stream, block: bytes, name: str) -> tuple[bytes, bool]:
+    """A block up to the end of its last line, and whether the file ends there."""
+    tail = stream.readline(LONGEST)
+    if len(tail) == LONGEST and not tail.endswith(b"\n"):
+        raise too_long(name)
+    return block + tail, not tail.endswith(b"\n")
+
+
+def too_long(name: str) -> Fault:
+    return Fault(
+        f"{name} has a row of more than {LONGEST >> 20} MB; quotes may not be closed, or lines not end with a line feed. "
+        "Mend it or set source.quote."
+    )
 
 
 def cut_parquet(source: SourceSpec, file: SourceFile) -> Iterator[tuple[Piece, str]]:
-    """Runs of row groups of about `CHUNK` bytes each."""
+    """Runs of row groups of about `CHUNK` bytes each, known by the columns that are read."""
     try:
-        with pq.ParquetFile(file.path) as opened:
+        with pq.ParquetFile(file.path) as opened, open(file.path, "rb") as raw:
             metadata, names = opened.metadata, opened.schema_arrow.names
-            schema = str(opened.schema_arrow.remove_metadata())
-    except (pa.ArrowException, OSError) as error:
-        raise Fault(f"{file.name} is no whole Parquet file ({first_line(error)}). Write or fetch it again.") from error
-    check_columns(source, file, names)
-    begin, size = 0, 0
-    with open(file.path, "rb") as raw:
-        for group in range(metadata.num_row_groups):
-            size += metadata.row_group(group).total_byte_size
-            if size >= CHUNK or group == metadata.num_row_groups - 1:
-                piece = Piece(file=file, start=begin, end=group + 1)
-                yield piece, digest_groups(raw, metadata, begin, group + 1, schema)
-                begin, size = group + 1, 0
-    if metadata.num_row_groups == 0:
-        raise Fault(f"{file.name} has a header and no rows.")
+            check_columns(source, file, names)
+            wanted = [name for name in columns_wanted(source, names) if name in names]
+            schema = "\n".join(str(opened.schema_arrow.field(name)) for name in wanted)
+            leaves = [at for at in range(metadata.num_columns) if opened.schema.column(at).path.split(".")[0] in wanted]
+            begin, size = 0, 0
+            digest = hashlib.sha256(schema.encode())
+            for group in range(metadata.num_row_groups if metadata.num_rows else 0):
+                # Arrow ends the process over columns that the footer does not describe, but for where it reads rows.
+                next(opened.iter_batches(1, row_groups=[group], columns=wanted, use_threads=False), None)
+                add_group(digest, raw, metadata.row_group(group), leaves)
+                size += metadata.row_group(group).total_byte_size
+                if size >= CHUNK or group == metadata.num_row_groups - 1:
+                    yield Piece(file=file, start=begin, end=group + 1), digest.hexdigest()
+                    begin, size, digest = group + 1, 0, hashlib.sha256(schema.encode())
+    except Fault:
+        raise
+    except (ValueError, OSError, pa.ArrowException) as error:
+        said = first_line(error)
+        raise Fault(f"{file.name} is no whole Parquet file ({said}). Write or fetch it again.") from error
 
 
-def digest_groups(raw, metadata: pq.FileMetaData, begin: int, end: int, schema: str) -> str:
-    """SHA-256 over the bytes of some row groups, wherever in the file they lie."""
-    digest = hashlib.sha256(schema.encode())
-    for group in range(begin, end):
-        facts = metadata.row_group(group)
-        for column in range(facts.num_columns):
-            own = facts.column(column)
-            first = own.data_page_offset
-            if own.dictionary_page_offset:
-                first = min(first, own.dictionary_page_offset)
-            digest.update(f"{own.path_in_schema} {own.compression} {own.encodings} {own.num_values}".encode())
-            raw.seek(first)
-            left = own.total_compressed_size
-            while left > 0 and (block := raw.read(min(left, 4 << 20))):
-                digest.update(block)
-                left -= len(block)
-    return digest.hexdigest()
+def add_group(digest, raw, group: pq.RowGroupMetaData, leaves: list[int]) -> None:
+    """Add the bytes of some columns of a row group to a digest, wherever in the file they lie."""
+    for leaf in leaves:
+        own = group.column(leaf)
+        first = own.data_page_offset
+        if own.dictionary_page_offset:
+            first = min(first, own.dictionary_page_offset)
+        digest.update(f"{own.path_in_schema} {own.compression} {own.encodings} {own.num_values}".encode())
+        raw.seek(first)
+        left = own.total_compressed_size
+        while left > 0 and (block := raw.read(min(left, 4 << 20))):
+            digest.update(block)
+            left -= len(block)
 
 
 def check_unchanged(file: SourceFile) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 from tasks.ingest.sources import SourceSpec
 
 LARGEST = float(np.finfo(np.float32).max)
+COUNT = "\0"  # stands in a message for how often a fault was met, which is known at the end only
+BY_ROW = ("codes", "stamps", "values", "ahead", "inserted", "observed")
 
 
 @dataclass
@@ -22,22 +24,32 @@ class Panel:
     codes: np.ndarray  # (R,) into names
     stamps: np.ndarray  # (R,) int64 microseconds UTC
     values: np.ndarray  # (R, K) float64, NaN where absent; target first
+    ahead: np.ndarray | None = None  # (R,) bool, after the last target of the series: there for the covariates
     inserted: np.ndarray | None = None  # (R,) bool, rows that the source does not have
     observed: np.ndarray | None = None  # (R,) bool, whether the target is a value of the source
 
-    def keep(self, rows: np.ndarray) -> "Panel":
-        """The rows chosen by a mask or index."""
-        parts = {name: getattr(self, name) for name in ("codes", "stamps", "values", "inserted", "observed")}
+    def keep(self, rows: np.ndarray | slice) -> "Panel":
+        """The rows chosen by a mask, an index or a slice."""
+        parts = {name: getattr(self, name) for name in BY_ROW}
         return replace(self, **{name: None if part is None else part[rows] for name, part in parts.items()})
+
+    def then(self, later: "Panel") -> "Panel":
+        """This panel and one that follows it."""
+        parts = {name: [getattr(self, name), getattr(later, name)] for name in BY_ROW if name != "inserted"}
+        joint = {name: None if one[0] is None else np.concatenate(one) for name, one in parts.items()}
+        return replace(self, **joint, inserted=None)  # once written, it no longer matters where a row came from
 
     @property
     def starts(self) -> np.ndarray:
         """The first row of each series that has any."""
-        return (
-            np.flatnonzero(np.concatenate([[True], self.codes[1:] != self.codes[:-1]]))
-            if len(self.codes)
-            else np.array([], int)
-        )
+        if not len(self.codes):
+            return np.array([], np.int64)
+        return np.concatenate([[0], np.flatnonzero(self.codes[1:] != self.codes[:-1]) + 1])
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """How many rows each series has that has any."""
+        return np.diff(self.starts, append=len(self.codes))
 
     @property
     def same(self) -> np.ndarray:
@@ -46,8 +58,20 @@ class Panel:
 
     def first_rows(self) -> np.ndarray:
         """(R,) the first row of each row's series."""
-        starts = self.starts
-        return np.repeat(starts, np.diff([*starts, len(self.codes)]))
+        return np.repeat(self.starts, self.sizes)
+
+
+@dataclass
+class Story:
+    """What is known of a series that is too long for memory, beyond the rows at hand."""
+
+    last_target: int | None = None  # the newest stamp with a target; None: there is none
+    last_kept: int | None = None  # the newest stamp with a target that is kept
+    after_gap: int | None = None  # the first stamp after the last gap, where what lies before it is dropped
+    origin: int | None = None  # the first stamp
+    begun: bool = False  # whether a target has been seen
+    constants: dict[str, float] = field(default_factory=dict)  # static covariate -> its first value
+    flat: dict[str, tuple[int, int]] = field(default_factory=dict)  # ruled column -> stamp and length of the open run
 
 
 @dataclass
@@ -56,7 +80,7 @@ class Ledger:
 
     say: Callable[[int], str]  # an instant on the local clock, for messages
     repairs: dict[tuple[str, str], int] = field(default_factory=dict)  # (series, what was done) -> how often
-    faults: dict[tuple[str, str], dict] = field(default_factory=dict)  # (series, kind) -> where, said, count
+    faults: dict[tuple[str, str], dict] = field(default_factory=dict)  # (series, kind) -> stamp, said, count
 
     def repaired(self, panel: Panel, rows: np.ndarray, what: str) -> None:
         """Count repaired rows, given as a mask or index, under their series."""
@@ -65,16 +89,38 @@ class Ledger:
             key = (panel.names[code], what)
             self.repairs[key] = self.repairs.get(key, 0) + count
 
-    def fault(self, panel: Panel, rows: np.ndarray, kind: str, say: Callable[[int, int], str], stamps=None) -> None:
-        """Note a fault of some rows (an index), the first of each series in words: `say(row, count)`."""
-        codes, firsts, counts = np.unique(panel.codes[rows], return_index=True, return_counts=True)
+    def fault(
+        self, panel: Panel, rows: np.ndarray, kind: str, say: Callable[[int, str], str], weights=None, stamps=None
+    ) -> None:
+        """Note a fault of some rows (an index), the first of each series in words: `say(row, count)`.
+
+        Args:
+            weights: how often each row counts; None: once.
+            stamps: (R,) instants of the fault; None: those of the rows.
+        """
+        if not len(rows):
+            return
+        codes, firsts, which = np.unique(panel.codes[rows], return_index=True, return_inverse=True)
+        counts = np.bincount(which, weights).astype(np.int64)
         for code, first, count in zip(codes.tolist(), firsts.tolist(), counts.tolist(), strict=True):
-            row, name = int(rows[first]), panel.names[code]
-            if (name, kind) in self.faults:
-                self.faults[name, kind]["count"] += count
-                continue
+            row, key = int(rows[first]), (panel.names[code], kind)
             stamp = int((panel.stamps if stamps is None else stamps)[row])
-            self.faults[name, kind] = {"stamp": stamp, "said": say(row, count), "count": count}
+            before = self.faults.get(key)
+            if before is None or stamp < before["stamp"]:
+                self.faults[key] = {
+                    "stamp": stamp,
+                    "said": say(row, COUNT),
+                    "count": count + (before["count"] if before else 0),
+                }
+            else:
+                before["count"] += count
+
+    def entries(self) -> list[dict]:
+        """Every fault in the order of series and kind."""
+        return [
+            {"series_id": name, "kind": kind} | own | {"said": own["said"].replace(COUNT, str(own["count"]))}
+            for (name, kind), own in sorted(self.faults.items())
+        ]
 
     @property
     def faulty(self) -> set[str]:
@@ -100,155 +146,68 @@ def settle_duplicates(panel: Panel, source: SourceSpec, ledger: Ledger) -> Panel
     repeated = np.concatenate([[False], again])
     followed = np.concatenate([again, [False]])
     if keep == "mean":
-        begins = np.flatnonzero(~repeated)
-        sums = np.add.reduceat(np.nan_to_num(panel.values), begins, axis=0)
-        present = np.add.reduceat((~np.isnan(panel.values)).astype(float), begins, axis=0)
-        kept = panel.keep(begins)
-        with np.errstate(invalid="ignore"):
-            means = np.where(present > 0, sums / present, np.nan)
-        single = np.diff([*begins, len(panel.codes)]) == 1
-        kept.values = np.where(single[:, None], kept.values, means)  # a row by itself keeps its very bits
-        return kept
+        return take_means(panel, np.flatnonzero(repeated | followed), repeated)
     chosen = {"first": ~repeated, "last": ~followed, "drop": ~(repeated | followed)}[keep]
     return panel.keep(chosen)
 
 
-def drop_incomplete(panel: Panel, source: SourceSpec, ledger: Ledger) -> Panel:
+def take_means(panel: Panel, rows: np.ndarray, repeated: np.ndarray) -> Panel:
+    """Each column's mean over the values at a stamp that comes more than once (`rows`); other rows keep their very bits."""
+    values = panel.values[rows]
+    begins = np.flatnonzero(~repeated[rows])
+    with np.errstate(all="ignore"):  # an infinity stays one, whatever it is added to
+        sums = np.add.reduceat(np.where(np.isnan(values), 0, values), begins, axis=0)
+        present = np.add.reduceat((~np.isnan(values)).astype(float), begins, axis=0)
+        means = np.where(np.isnan(sums), np.inf, sums) / present
+    kept = panel.keep(np.ones(len(panel.codes), bool))
+    kept.values[rows[begins]] = np.where(present > 0, means, np.nan)
+    return kept.keep(~repeated)
+
+
+def drop_leading_blanks(panel: Panel, story: Story | None = None) -> Panel:
+    """Without the rows before the first target of a series, as wide form has them for a series that begins later.
+
+    A series without any target keeps its rows; that is told of elsewhere.
+    """
+    if not len(panel.codes):
+        return panel
+    seen = ~np.isnan(panel.values[:, 0])
+    if story:
+        if story.begun or story.last_target is None:
+            return panel
+        story.begun = bool(seen.any())
+        return panel.keep(slice(int(seen.argmax()) if story.begun else len(seen), None))
+    first = np.minimum.reduceat(np.where(seen, np.arange(len(seen)), len(seen)), panel.starts)
+    first = np.where(first == len(seen), panel.starts, first)
+    leading = np.arange(len(seen)) < np.repeat(first, panel.sizes)
+    return panel.keep(~leading) if leading.any() else panel
+
+
+def drop_incomplete(panel: Panel, source: SourceSpec, ledger: Ledger, story: Story | None = None) -> Panel:
     """Without the rows that lack a value, but for those after the last target of their series."""
     if source.missing != "drop":
         return panel
-    lacking = np.isnan(panel.values).any(1) & ~ahead_of(panel)
+    ahead = ahead_of(panel) if story is None else ahead_of(panel, story.last_target, known=True)
+    lacking = np.isnan(panel.values).any(1) & ~ahead
     if lacking.any():
         ledger.repaired(panel, lacking, "rows with empty values dropped")
         return panel.keep(~lacking)
     return panel
 
 
-def ahead_of(panel: Panel) -> np.ndarray:
-    """(R,) rows after the last target of their series; they only bring covariates ahead of time."""
-    return np.arange(len(panel.codes)) > last_targets(panel)
-
-
-def last_targets(panel: Panel) -> np.ndarray:
-    """(R,) the row of the last target of each row's series; the one before its first where there is none."""
+def ahead_of(panel: Panel, last_target: int | None = None, known: bool = False) -> np.ndarray:
+    """(R,) rows after the last target of their series, found out or `known`; they only bring covariates ahead of time."""
+    if known:
+        return panel.stamps > last_target if last_target is not None else np.ones(len(panel.codes), bool)
     if not len(panel.codes):
-        return np.array([], int)
-    starts = panel.starts
+        return np.array([], bool)
     rows = np.where(np.isnan(panel.values[:, 0]), -1, np.arange(len(panel.codes)))
-    last = np.maximum.reduceat(rows, starts)
-    return np.repeat(np.where(last < 0, starts - 1, last), np.diff([*starts, len(panel.codes)]))
-
-
-def fill_holes(panel: Panel, source: SourceSpec, ledger: Ledger) -> Panel:
-    """Every empty value settled as the source says; a panel whose `observed` says which targets were there."""
-    absent = np.isnan(panel.values)
-    inserted = panel.inserted if panel.inserted is not None else np.zeros(len(panel.codes), bool)
-    panel.observed = ~absent[:, 0]
-    within = ~ahead_of(panel)
-    holes = absent & within[:, None]
-    if not holes.any():
-        return panel
-    panel.values = panel.values.copy()
-    before, after = neighbours(panel, absent)
-    policy_drawn = np.where(inserted, source.gaps == "interpolate", source.missing == "interpolate")
-    policy_masked = np.where(inserted, source.gaps == "mask", source.missing == "mask")
-    for column, name in enumerate(source.value_columns):
-        rows = np.flatnonzero(holes[:, column])
-        if not len(rows):
-            continue
-        shown = source.shown(name)
-        left, right = before[rows, column], after[rows, column]
-        draw_line(panel, source, ledger, rows[policy_drawn[rows]], column, shown, before, after)
-        masked = policy_masked[rows] & (left >= 0)
-        panel.values[rows[masked], column] = panel.values[left[masked], column]
-        if masked.any():
-            ledger.repaired(
-                panel, rows[masked & ~inserted[rows]], f"empty values of {shown} masked" if column else "steps masked"
-            )
-            if column == 0:
-                ledger.repaired(panel, rows[masked & inserted[rows]], "absent rows masked")
-        refused = rows[~policy_drawn[rows] & ~policy_masked[rows] & ~inserted[rows]]
-        ledger.fault(
-            panel, refused, f"missing {shown}",
-            lambda row, count, shown=shown: f"column {shown!r}: no value at {ledger.say(panel.stamps[row])} ({count} in all). Fill "
-            "them or set source.missing='interpolate', 'mask' or 'drop'.",
-        )  # fmt: skip
-        del right
-    return trim_leading(panel, source, ledger)
-
-
-def neighbours(panel: Panel, absent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(R, K) the rows of the last value at or before each cell and of the next at or after it; -1 and R where none."""
-    num_rows = len(panel.codes)
-    index = np.arange(num_rows)[:, None]
-    first = panel.first_rows()[:, None]
-    before = np.maximum.accumulate(np.where(absent, -1, index), axis=0)
-    before = np.where(before < first, -1, before)
-    after = np.minimum.accumulate(np.where(absent, num_rows, index)[::-1], axis=0)[::-1]
-    ends = np.concatenate([panel.starts[1:], [num_rows]])
-    last = np.repeat(ends, np.diff([*panel.starts, num_rows]))[:, None]
-    return before, np.where(after >= last, num_rows, after)
-
-
-def draw_line(panel, source, ledger, rows, column, shown, before, after) -> None:
-    """Linear interpolation between the values around each hole, where both are there and the hole is short enough."""
-    if not len(rows):
-        return
-    left, right = before[rows, column], after[rows, column]
-    closed = (left >= 0) & (right < len(panel.codes))
-    length = np.where(closed, right - left - 1, 0)
-    short = closed & ((source.interpolate_limit is None) | (length <= (source.interpolate_limit or 0)))
-    done, low, high = rows[short], left[short], right[short]
-    share = (done - low) / (high - low)
-    values = panel.values[:, column]
-    panel.values[done, column] = values[low] + share * (values[high] - values[low])
-    if column == 0:
-        panel.observed[done] = True  # the source asked for them to count
-    gaps = panel.inserted[done] if panel.inserted is not None else np.zeros(len(done), bool)
-    ledger.repaired(panel, done[~gaps], "values filled")
-    if column == 0:
-        ledger.repaired(panel, done[gaps], "rows inserted for gaps")
-    ledger.fault(
-        panel, rows[closed & ~short], f"long hole in {shown}",
-        lambda row, count: f"column {shown!r}: the hole from {ledger.say(panel.stamps[row])} is longer than "
-        f"source.interpolate_limit {source.interpolate_limit} ({count} such values). Set a higher limit, or 'mask'.",
-    )  # fmt: skip
-    ledger.fault(
-        panel, rows[~closed], f"missing {shown}",
-        lambda row, count: f"column {shown!r}: no value at {ledger.say(panel.stamps[row])} and none "
-        f"{'before' if before[row, column] < 0 else 'after'} to draw a line from ({count} in all). Fill them, or set "
-        "source.missing='mask' or 'drop'.",
-    )  # fmt: skip
-
-
-def trim_leading(panel: Panel, source: SourceSpec, ledger: Ledger) -> Panel:
-    """Without the first rows of a series that a mask has no earlier value for."""
-    left = np.isnan(panel.values).any(1) & ~ahead_of(panel)
-    if not left.any() or not (source.masks or source.wide):
-        return panel
-    # Rows up to the last that is still incomplete; a fault noted above keeps its series from going on anyway.
-    rows = np.where(left, np.arange(len(panel.codes)), -1)
     last = np.maximum.reduceat(rows, panel.starts)
-    until = np.repeat(last, np.diff([*panel.starts, len(panel.codes)]))
-    leading = np.arange(len(panel.codes)) <= until
-    ledger.repaired(panel, leading, "rows before the first values dropped")
-    return panel.keep(~leading)
-
-
-def drop_leading_blanks(panel: Panel, ledger: Ledger) -> Panel:
-    """Without the rows before the first target of a series, as wide form has them for a series that begins later."""
-    if not len(panel.codes):
-        return panel
-    seen = ~np.isnan(panel.values[:, 0])
-    first = np.minimum.reduceat(np.where(seen, np.arange(len(seen)), len(seen)), panel.starts)
-    leading = np.arange(len(seen)) < np.repeat(first, np.diff([*panel.starts, len(seen)]))
-    none = np.repeat(first == len(seen), np.diff([*panel.starts, len(seen)]))  # no target at all is told of elsewhere
-    leading &= ~none
-    return panel.keep(~leading) if leading.any() else panel
+    return np.arange(len(panel.codes)) > np.repeat(last, panel.sizes)
 
 
 def check_values(panel: Panel, source: SourceSpec, ledger: Ledger) -> None:
-    """Faults of values that no network can learn from: beyond float32, or no target at all."""
+    """Faults of values that no network can learn from: infinite, or beyond float32."""
     with np.errstate(invalid="ignore"):
         wild = np.abs(panel.values) > LARGEST  # infinities too
     for column in np.flatnonzero(wild.any(0)):
@@ -256,29 +215,37 @@ def check_values(panel: Panel, source: SourceSpec, ledger: Ledger) -> None:
         ledger.fault(
             panel, np.flatnonzero(wild[:, column]), f"wild {shown}",
             lambda row, count, column=column, shown=shown: f"column {shown!r}: {panel.values[row, column]:g} at "
-            f"{ledger.say(panel.stamps[row])} is infinite or beyond float32 ({count} such). Mend the values or leave the column out.",
-        )  # fmt: skip
-    if len(panel.codes):
-        never = last_targets(panel)[panel.starts] < panel.starts
-        ledger.fault(
-            panel, panel.starts[never], "no target",
-            lambda row, count: f"{source.target} has no value at all. Name another source.target or drop the series.",
+            f"{ledger.say(panel.stamps[row])} is infinite or beyond float32 ({count} such). Mend the values or leave the "
+            "column out.",
         )  # fmt: skip
 
 
-def check_static(panel: Panel, source: SourceSpec, ledger: Ledger) -> None:
-    """Faults of static covariates that change within a series."""
-    if source.static_uri:
+def check_targets(panel: Panel, source: SourceSpec, ledger: Ledger) -> None:
+    """Faults of series without any target."""
+    if not len(panel.codes):
         return
-    first = panel.first_rows()
+    ledger.fault(
+        panel, panel.starts[ahead_of(panel)[panel.starts]], "no target",
+        lambda row, count: f"{source.target} has no value at all. Name another source.target or drop the series.",
+    )  # fmt: skip
+
+
+def check_static(panel: Panel, source: SourceSpec, ledger: Ledger, story: Story | None = None) -> None:
+    """Faults of static covariates that change within a series."""
+    if source.static_uri or not len(panel.codes):
+        return
     for name in source.static_covariates:
         values = panel.values[:, source.value_columns.index(name)]
-        with np.errstate(invalid="ignore"):
-            changed = np.flatnonzero(values != values[first]) if len(values) else np.array([], int)
-        changed = changed[~np.isnan(values[changed])]
+        there = ~np.isnan(values)
+        first = np.minimum.reduceat(np.where(there, np.arange(len(values)), len(values)), panel.starts)
+        usual = np.append(values, np.nan)[first]
+        if story:
+            usual[0] = story.constants.get(name, usual[0])
+            story.constants |= {} if np.isnan(usual[0]) else {name: float(usual[0])}
+        usual = np.repeat(usual, panel.sizes)
         ledger.fault(
-            panel, changed, f"static {name}",
-            lambda row, count, name=name, values=values: f"column {name!r} is {values[first[row]]:g} at first and {values[row]:g} "
-            f"at {ledger.say(panel.stamps[row])}, but is named in source.static_covariates ({count} such rows). Mend the rows or "
-            "name it among the past or future covariates.",
+            panel, np.flatnonzero(there & (values != usual)), f"static {name}",
+            lambda row, count, name=name, values=values, usual=usual: f"column {name!r} is {usual[row]:g} at first and "
+            f"{values[row]:g} at {ledger.say(panel.stamps[row])}, but is named in source.static_covariates ({count} such "
+            "rows). Mend the rows or name it among the past or future covariates.",
         )  # fmt: skip

@@ -12,7 +12,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from tasks.ingest.files import Chunk
-from tasks.ingest.reading import Found, RowFault, Rows, read_piece
+from tasks.ingest.reading import Rows, read_piece
+from tasks.ingest.rowwise import Found, RowFault
 from tasks.ingest.sources import SourceSpec
 from tasks.ingest.stamps import shown
 from tasks.policy import step, this_call
@@ -76,8 +77,10 @@ def write_runs(source: SourceSpec, chunk: Chunk, draft: Draft) -> tuple[list[dic
                 runs.append({"name": name, "bucket": bucket, "rows": len(piece), "first": low, "last": high})
         waiting.clear()
 
+    file, last = None, {}
     for number, piece in enumerate(chunk.pieces):
-        last: dict[str, int] = {}  # the newest stamp of each series in this file
+        if piece.file.name != file:
+            file, last = piece.file.name, {}  # the newest stamp of each series in this file
         for rows in read_piece(source, piece):
             faults += [{"piece": number} | asdict(fault) for fault in [*rows.faults, *check_order(source, rows, last, repairs)]]
             for key, count in rows.repairs.items():
@@ -92,32 +95,35 @@ def write_runs(source: SourceSpec, chunk: Chunk, draft: Draft) -> tuple[list[dic
 
 def check_order(source: SourceSpec, rows: Rows, last: dict[str, int], repairs: dict[tuple[str, str], int]) -> list[RowFault]:
     """The series whose stamps go back in time; `last` is what came before, and is brought up to date."""
+    if not len(rows.codes):
+        return []
+    order = order_by(rows.codes)
+    codes, stamps = (rows.codes, rows.stamps) if order is None else (rows.codes[order], rows.stamps[order])
+    begins = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+    names = [rows.names[code] for code in codes[begins].tolist()]
+    newest = stamps[np.append(begins[1:], len(codes)) - 1].tolist()
+    before = np.concatenate([stamps[:1], stamps[:-1]])
+    before[begins] = [last.get(name, stamp) for name, stamp in zip(names, stamps[begins].tolist(), strict=True)]
+    last.update(zip(names, newest, strict=True))
+    back = np.flatnonzero(stamps < before)
+    whose, firsts, counts = np.unique(codes[back], return_index=True, return_counts=True)
     found = Found()
-    for own in by_series(rows.codes):
-        name, stamps = rows.names[rows.codes[own[0]]], rows.stamps[own]
-        before = np.concatenate([[last.get(name, stamps[0])], stamps[:-1]])
-        back = np.flatnonzero(stamps < before)
-        last[name] = int(stamps[-1])
-        if not len(back):
-            continue
+    for code, at, count in zip(whose.tolist(), back[firsts].tolist(), counts.tolist(), strict=True):
+        name = rows.names[code]
         if source.order == "sort":
-            repairs[name, "stamps out of order"] = repairs.get((name, "stamps out of order"), 0) + len(back)
+            repairs[name, "stamps out of order"] = repairs.get((name, "stamps out of order"), 0) + count
             continue
-        said = (
-            f"{shown(stamps[back[0]])} UTC comes after {shown(before[back[0]])} UTC; sort the file or set source.order='sort'"
-        )
-        found.add("order", name, "", said, len(back))
+        said = f"{shown(stamps[at])} UTC comes after {shown(before[at])} UTC; sort the file or set source.order='sort'"
+        found.add("order", name, "", said, count)
     return found.entries()
 
 
-def by_series(codes: np.ndarray) -> list[np.ndarray | slice]:
-    """The rows of each series, in file order."""
-    if not len(codes):
-        return []
-    if codes[0] == codes[-1] and (codes == codes[0]).all():
-        return [np.arange(len(codes))]
-    order = np.argsort(codes, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+def order_by(codes: np.ndarray) -> np.ndarray | None:
+    """What brings the rows of each series together, in file order; None where they are already."""
+    if (codes[1:] >= codes[:-1]).all():
+        return None
+    # numpy sorts 16 bits at a time many times faster than 32.
+    return np.argsort(codes.astype(np.uint16) if codes.max() < 1 << 16 else codes, kind="stable")
 
 
 def bucket_of(series_id: str) -> int:
@@ -127,34 +133,48 @@ def bucket_of(series_id: str) -> int:
 
 def to_runs(source: SourceSpec, waiting: list[Rows]) -> list[tuple[int, pa.Table]]:
     """The rows of each bucket, sorted by series and time; rows of one stamp stay in file order."""
-    names = sorted({name for rows in waiting for name in rows.names}, key=lambda name: (bucket_of(name), name))
-    rank = {name: number for number, name in enumerate(names)}
-    codes = [np.array([rank[name] for name in rows.names], np.int32)[rows.codes] for rows in waiting if len(rows.codes)]
-    if not codes:
+    waiting = [rows for rows in waiting if len(rows.codes)]
+    if not waiting:
         return []
-    codes = np.concatenate(codes)
-    stamps = np.concatenate([rows.stamps for rows in waiting])
-    values = [np.concatenate([rows.values[:, column] for rows in waiting]) for column in range(len(source.value_columns))]
-    step_back = (codes[1:] < codes[:-1]) | ((codes[1:] == codes[:-1]) & (stamps[1:] < stamps[:-1]))
-    if step_back.any():
-        order = np.lexsort((stamps, codes))
+    keyed = sorted((bucket_of(name), name) for name in {name for rows in waiting for name in rows.names})
+    buckets, names = np.array([bucket for bucket, _ in keyed]), [name for _, name in keyed]
+    rank = {name: number for number, name in enumerate(names)}
+    codes = joined([np.array([rank[name] for name in rows.names], np.int32)[rows.codes] for rows in waiting])
+    stamps = joined([rows.stamps for rows in waiting])
+    values = [joined(list(columns)) for columns in zip(*(rows.values for rows in waiting), strict=True)]
+    order = sorting(codes, stamps)
+    if order is not None:
         codes, stamps, values = codes[order], stamps[order], [column[order] for column in values]
-    buckets = np.array([bucket_of(name) for name in names])
-    present = np.unique(buckets)
-    edges = np.searchsorted(codes, np.searchsorted(buckets, present))
-    edges = [*edges.tolist(), len(codes)]
+    present, firsts = np.unique(buckets, return_index=True)
+    lasts = np.append(firsts[1:], len(names))
+    edges = np.append(np.searchsorted(codes, firsts), len(codes)).tolist()
     runs = []
-    for bucket, begin, end in zip(present.tolist(), edges[:-1], edges[1:], strict=True):
+    for bucket, first, last, begin, end in zip(present.tolist(), firsts, lasts, edges[:-1], edges[1:], strict=True):
         if begin < end:
-            first = int(np.searchsorted(buckets, bucket))
-            own = [name for name in names[first:] if bucket_of(name) == bucket]
-            used = slice(begin, end)
-            runs.append((bucket, run_table(source, codes[used] - first, own, stamps[used], [c[used] for c in values])))
+            own = [column[begin:end] for column in values]
+            runs.append((bucket, run_table(source, codes[begin:end] - first, names[first:last], stamps[begin:end], own)))
     return runs
 
 
+def joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def sorting(codes: np.ndarray, stamps: np.ndarray) -> np.ndarray | None:
+    """What sorts rows by series and time, ties in file order; None where they are sorted already."""
+    order = order_by(codes)
+    if order is not None:
+        codes, stamps = codes[order], stamps[order]
+    if ((codes[1:] == codes[:-1]) & (stamps[1:] < stamps[:-1])).any():
+        within = np.lexsort((stamps, codes))
+        return within if order is None else order[within]
+    return order
+
+
 def run_table(source: SourceSpec, codes: np.ndarray, names: list[str], stamps: np.ndarray, values: list) -> pa.Table:
-    seen, index = np.unique(codes, return_inverse=True) if len(names) > 1 else (np.array([0]), codes)
-    ids = pa.DictionaryArray.from_arrays(index.astype(np.int32), [names[code] for code in seen])
+    """The rows of one run, which are sorted by code."""
+    begins = np.concatenate([[True], codes[1:] != codes[:-1]])
+    index = np.cumsum(begins, dtype=np.int32) - 1
+    ids = pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), [names[code] for code in codes[begins].tolist()])
     columns = [ids, pa.array(stamps).view(pa.timestamp("us", "UTC")), *(pa.array(column) for column in values)]
     return pa.table(columns, names=["series_id", "timestamp", *source.value_columns])

@@ -1,8 +1,7 @@
 """The rows of a piece as arrays: strict and fast where a file is well formed, row by row where a fault has to be named."""
 
+import codecs
 import csv
-import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,35 +12,34 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from models.errors import Fault
+from tasks.ingest.arrays import list_columns, melt, series_codes, series_columns
+from tasks.ingest.columns import columns_wanted
 from tasks.ingest.files import (
     Piece,
     SourceFile,
     check_unchanged,
-    columns_wanted,
     cut_rows,
-    dialect,
     first_line,
     read_header,
-    wide_columns,
 )
-from tasks.ingest.sources import USUAL_MARKERS, SourceSpec
-from tasks.ingest.stamps import Instants, stamp_type, to_instants
+from tasks.ingest.rowwise import (
+    FALSE,
+    TRUE,
+    Found,
+    Places,
+    RowFault,
+    markers,
+    missing_numbers,
+    numbered_rows,
+    read_row_by_row,
+)
+from tasks.ingest.sources import SourceSpec
+from tasks.ingest.spellings import stamp_type
+from tasks.ingest.stamps import Instants, to_instants
 from tasks.ingest.streams import is_utf8, not_encoded, open_text
 
-TRUE, FALSE = ("true", "True", "TRUE", "1"), ("false", "False", "FALSE", "0")
-ROW_FAULTS = 1000  # named a piece at most; all are counted
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII)
-
-
-@dataclass
-class RowFault:
-    """A fault of single rows: its kind, whose rows they are where that can be told, and the first place."""
-
-    kind: str
-    series_id: str | None
-    where: str  # line or row, and column
-    said: str
-    count: int = 1
+SAMPLE = 1 << 20  # bytes that tell what a column holds
+MELTED = 1 << 20  # rows that wide ones are made into at a time: a few bytes of text would grow to many
 
 
 @dataclass
@@ -51,7 +49,7 @@ class Rows:
     codes: np.ndarray  # (R,) int32 into names
     names: list[str]
     stamps: np.ndarray  # (R,) int64 microseconds UTC
-    values: np.ndarray  # (R, K) float64, NaN where absent; the source's value_columns
+    values: list[np.ndarray]  # K times (R,) float64, NaN where absent; the source's value_columns
     faults: list[RowFault]
     repairs: dict[tuple[str, str], int]  # (series, what was done) -> how often
 
@@ -66,12 +64,16 @@ def read_piece(source: SourceSpec, piece: Piece) -> Iterator[Rows]:
     tables = parquet_tables(source, piece) if piece.file.kind == "parquet" else csv_tables(source, piece)
     clock_state: dict = {}
     for table, faults, place in tables:
-        yield to_rows(source, piece.file, table, faults, place, clock_state)
+        yield from to_rows(source, piece.file, table, faults, place, clock_state)
     check_unchanged(piece.file)
 
 
-def csv_tables(source: SourceSpec, piece: Piece) -> Iterator[tuple[pa.Table, list[RowFault], "Places"]]:
-    """Typed tables of the wanted columns, with the faults of the rows that were left out."""
+def csv_tables(source: SourceSpec, piece: Piece) -> Iterator[tuple[pa.Table, list[RowFault], Places]]:
+    """Typed tables of the wanted columns, with the faults of the values that are none.
+
+    Raises:
+        Fault: a row can not be taken apart.
+    """
     for line, content in csv_texts(source, piece):
         places = Places(source, line, content)
         table = read_strictly(source, piece.file, content)
@@ -89,7 +91,7 @@ def csv_texts(source: SourceSpec, piece: Piece) -> Iterator[tuple[int, bytes]]:
             for _ in range(lines):
                 stream.readline()
             line = 1 + lines
-            for content in cut_rows(stream, source.quote.encode()):
+            for content in cut_rows(stream, source.quote.encode(), source.delimiter.encode(), piece.file.name):
                 yield line, content
                 line += content.count(b"\n")
         return
@@ -104,44 +106,23 @@ def csv_texts(source: SourceSpec, piece: Piece) -> Iterator[tuple[int, bytes]]:
     yield piece.line, content
 
 
-class Places:
-    """Finds the line of a row; only asked where there is a fault."""
-
-    def __init__(self, source: SourceSpec | None = None, line: int = 1, content: bytes = b"", first_row: int = 0):
-        self.source, self.line, self.content, self.first_row = source, line, content, first_row
-
-    def of(self, row: int) -> str:
-        """`line 17` of a CSV, `row 17` of a Parquet file, counted from 1."""
-        if self.source is None:
-            return f"row {self.first_row + row + 1}"
-        for number, (line, _) in enumerate(numbered_rows(self.source, self.content, self.line)):
-            if number == row:
-                return f"line {line}"
-        return f"after line {self.line}"
-
-
-def numbered_rows(source: SourceSpec, content: bytes, first: int) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not blank with the line on which it ends."""
-    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", errors="surrogateescape", newline="")
-    rows = csv.reader(text, **dialect(source))
-    for row in rows:
-        if row:
-            yield first - 1 + rows.line_num, row
-
-
-def markers(source: SourceSpec) -> list[str]:
-    return [*USUAL_MARKERS, *source.missing_markers]
-
-
 def read_strictly(source: SourceSpec, file: SourceFile, content: bytes) -> pa.Table | None:
     """The wanted columns with their types, or None where any row has to be looked at by itself."""
-    in_file = [name for name in columns_wanted(source, list(file.header)) if name in file.header]
-    sample = [row for (_, row), _ in zip(numbered_rows(source, content[: 64 << 10], 1), range(200), strict=False)]
-    types = {name: column_type(source, file, name, sample) for name in in_file}
+    if content.startswith(codecs.BOM_UTF8):
+        return None  # Arrow would pass over it
+    at = {name: place for place, name in enumerate(file.header)}
+    in_file = [name for name in columns_wanted(source, list(file.header)) if name in at]
+    sample, empty = first_rows(source, content), set(markers(source))
+    seen = {name: [row[at[name]] for row in sample if len(row) > at[name] and row[at[name]] not in empty] for name in in_file}
+    types = {name: column_type(source, name, seen[name]) for name in in_file}
+    if pa.int64() in types.values() and (b"0x" in content or b"0X" in content):
+        return None  # Arrow takes 0x10 for a whole number
     try:
-        return pyarrow.csv.read_csv(
+        table = pyarrow.csv.read_csv(
             pa.BufferReader(content),
-            read_options=pyarrow.csv.ReadOptions(column_names=list(file.header), block_size=1 << 20, use_threads=False),
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=list(file.header), block_size=max(1 << 20, 64 * len(at)), use_threads=False
+            ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=source.delimiter, quote_char=source.quote, newlines_in_values=True
             ),
@@ -157,12 +138,26 @@ def read_strictly(source: SourceSpec, file: SourceFile, content: bytes) -> pa.Ta
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError):
         return None
+    if any(pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py() for column in table.columns):
+        return None  # Arrow takes nan(1) for a number too
+    return without_markers(source, table)
 
 
-def column_type(source: SourceSpec, file: SourceFile, name: str, sample: list[list[str]]) -> pa.DataType:
-    """What a column holds, by its role and, for stamps and booleans, by its first rows."""
-    at = file.header.index(name)
-    seen = [row[at] for row in sample if len(row) > at and row[at] not in USUAL_MARKERS]
+def first_rows(source: SourceSpec, content: bytes, limit: int = 200) -> list[list[str]]:
+    """The first rows of a text, as far as they can be taken apart."""
+    rows: list[list[str]] = []
+    try:
+        for _, row in numbered_rows(source, content[:SAMPLE], 1):
+            if len(rows) == limit:
+                return rows
+            rows.append(row)
+    except csv.Error:
+        return rows
+    return rows[:-1] if len(content) > SAMPLE else rows  # the last may have been cut
+
+
+def column_type(source: SourceSpec, name: str, seen: list[str]) -> pa.DataType:
+    """What a column holds, by its role and, for stamps and booleans, by its first values."""
     if name in source.stamp_columns:
         return stamp_type(source, seen)
     if name in source.id_columns:
@@ -170,98 +165,22 @@ def column_type(source: SourceSpec, file: SourceFile, name: str, sample: list[li
     return pa.bool_() if seen and all(text in TRUE + FALSE and not text.isdigit() for text in seen) else pa.float64()
 
 
-def read_row_by_row(source: SourceSpec, file: SourceFile, content: bytes, first: int) -> tuple[pa.Table, list[RowFault]]:
-    """The wanted columns of the good rows, and each kind of fault of the others.
-
-    Raises:
-        Fault: a row has more or fewer fields than the header, or is no text.
-    """
-    in_file = [name for name in columns_wanted(source, list(file.header)) if name in file.header]
-    where = {name: file.header.index(name) for name in in_file}
-    empty, values = set(markers(source)), [name for name in in_file if name not in (*source.stamp_columns, *source.id_columns)]
-    columns: dict[str, list] = {name: [] for name in in_file}
-    faults, ragged = Found(), []
-    try:
-        for line, row in numbered_rows(source, content, first):
-            if len(row) != len(file.header):
-                ragged.append((line, len(row)))
-                continue
-            series = id_of(source, file, row)
-            for name in in_file:
-                text = row[where[name]]
-                if "\udc80" <= max(text, default="") <= "\udcff":
-                    raise Fault(f"{file.name} line {line} is not UTF-8 text. Set source.encoding, as latin-1 or utf-16.")
-                if name in values:
-                    number, good = to_number(text, empty, source.decimal)
-                    if not good:
-                        own = name if source.wide and name not in source.covariates else series
-                        faults.add("no number", own, f"line {line}, column {name!r}", f"{text!r} is no number")
-                    columns[name].append(number)
-                else:
-                    columns[name].append(text)
-    except csv.Error as error:
-        raise Fault(f"{file.name} near line {line + 1 if columns else first}: {error}. Mend or remove the row.") from error
-    if ragged:
-        line, count = ragged[0]
-        more = f" ({len(ragged)} such rows)" if len(ragged) > 1 else ""
-        raise Fault(
-            f"{file.name} line {line} has {count} fields; the header has {len(file.header)}{more}. Mend or remove the row."
-        )
-    types = {name: pa.float64() if name in values else pa.string() for name in in_file}
-    return pa.table({name: pa.array(columns[name], types[name]) for name in in_file}), faults.entries()
-
-
-class Found:
-    """Faults, the first of each kind and series with how many more there are."""
-
-    def __init__(self):
-        self.by_kind: dict[tuple[str, str | None], RowFault] = {}
-
-    def add(self, kind: str, series_id: str | None, where: str, said: str, count: int = 1) -> None:
-        key = (kind, series_id)
-        if key in self.by_kind:
-            self.by_kind[key].count += count
-        elif len(self.by_kind) < ROW_FAULTS:
-            self.by_kind[key] = RowFault(kind, series_id, where, said, count)
-
-    def entries(self) -> list[RowFault]:
-        return list(self.by_kind.values())
-
-
-def id_of(source: SourceSpec, file: SourceFile, row: list[str]) -> str | None:
-    """The series of a row of a CSV, None in wide form."""
-    if source.wide:
-        return None
-    partitions = dict(file.partitions)
-    parts = [row[file.header.index(name)] if name in file.header else partitions[name] for name in source.id_columns]
-    return join_ids(parts) if parts else source.target
-
-
-def join_ids(parts: list[str]) -> str:
-    """One name of several columns, parted by a slash; a slash within a column is written %2F."""
-    if len(parts) == 1:
-        return parts[0]
-    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
-
-
-def to_number(text: str, empty: set[str], decimal: str) -> tuple[float, bool]:
-    """A cell as float64, NaN where it is empty, and whether it is a number or empty at all."""
-    text = text.strip()
-    if text in empty:
-        return np.nan, True
-    if text in TRUE or text in FALSE:
-        return float(text in TRUE), True
-    plain = text.replace(decimal, ".") if decimal != "." and "." not in text else text
-    if NUMBER.fullmatch(plain) and (decimal == "." or "." not in text):
-        return float(plain), True
-    return np.nan, False
+def without_markers(source: SourceSpec, table: pa.Table) -> pa.Table:
+    """The table with no value where there is the number of a marker; Arrow saw to those that are spelt like it."""
+    for number in missing_numbers(source):
+        for at, column in enumerate(table.columns):
+            if column.type == pa.float64() and table.column_names[at] not in source.stamp_columns:
+                cleared = pc.if_else(pc.equal(column, number), None, column)
+                table = table.set_column(at, table.column_names[at], cleared)
+    return table
 
 
 def with_partitions(file: SourceFile, table: pa.Table) -> pa.Table:
     """The table with the columns that the file's folders name."""
     for name, value in file.partitions:
         if name not in table.column_names:
-            table = table.append_column(name, pa.repeat(pa.scalar(value), len(table)))
+            repeated = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), len(table)), [value])
+            table = table.append_column(name, repeated)
     return table
 
 
@@ -274,8 +193,12 @@ def parquet_tables(source: SourceSpec, piece: Piece) -> Iterator[tuple[pa.Table,
             first = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
             groups = range(piece.start, piece.end)
             for batch in file.iter_batches(1 << 20, row_groups=groups, columns=wanted, use_threads=False):
+                batch.validate(full=True)  # text of a damaged page need not be UTF-8
                 yield with_partitions(piece.file, pa.Table.from_batches([batch])), [], Places(first_row=first)
                 first += len(batch)
+            promised = sum(file.metadata.row_group(group).num_rows for group in range(piece.end))
+            if first != promised:  # Arrow passes over pages of a kind that it does not know
+                raise pa.ArrowInvalid(f"{first} rows up to row group {piece.end}, its footer says {promised}")
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:
             raise
@@ -283,8 +206,10 @@ def parquet_tables(source: SourceSpec, piece: Piece) -> Iterator[tuple[pa.Table,
         raise Fault(f"{piece.file.name} is no whole Parquet file ({said}). Write or fetch it again.") from error
 
 
-def to_rows(source: SourceSpec, file: SourceFile, table: pa.Table, faults: list[RowFault], places: Places, state: dict) -> Rows:
-    """Arrays of a typed table; rows without a usable stamp or series are left out and told of."""
+def to_rows(
+    source: SourceSpec, file: SourceFile, table: pa.Table, faults: list[RowFault], places: Places, state: dict
+) -> Iterator[Rows]:
+    """Arrays of a typed table; rows without a usable stamp are left out and told of, wide ones made long a part at a time."""
     found = Found()
     for fault in faults:
         found.add(fault.kind, fault.series_id, fault.where, fault.said, fault.count)
@@ -296,17 +221,24 @@ def to_rows(source: SourceSpec, file: SourceFile, table: pa.Table, faults: list[
     shown = " and ".join(repr(name) for name in source.stamp_columns)
     for row, kind, said in stamps.bad:
         own = None if source.wide else names[codes[row]]
-        seen = (kind, own) in found.by_kind
-        found.add(kind, own, "" if seen else f"{places.of(row)}, column {shown}", said)
+        where = "" if (kind, own) in found.by_kind else f"{places.of(row)}, column {shown}"
+        found.add(kind, own, where, said)
     repairs = count_repairs(stamps, codes, names)
     kept = usable(stamps)
     micros, columns = stamps.micros, list_columns(source, file, table)
     if kept is not None:
         codes, micros, columns = codes[kept], micros[kept], [column[kept] for column in columns]
-    if source.wide:
-        codes, names, micros, columns = melt(source, file, table.column_names, micros, columns)
-    values = np.stack(columns, 1) if columns else np.empty((len(micros), 0))
-    return Rows(codes, names, micros, values, found.entries(), repairs)
+    rows = Rows(codes, names, micros, columns, found.entries(), repairs)
+    yield from to_long(rows, series_columns(source, file, table.column_names)) if source.wide else [rows]
+
+
+def to_long(wide: Rows, names: list[str]) -> Iterator[Rows]:
+    """Wide rows in long form, a part at a time; what there is to tell comes with the first."""
+    step = max(1, MELTED // len(names))
+    for begin in range(0, max(1, len(wide.stamps)), step):
+        own, told = slice(begin, begin + step), begin == 0
+        codes, stamps, values = melt(len(names), wide.stamps[own], [column[own] for column in wide.values])
+        yield Rows(codes, names, stamps, values, wide.faults if told else [], wide.repairs if told else {})
 
 
 def usable(stamps: Instants) -> np.ndarray | None:
@@ -327,75 +259,3 @@ def count_repairs(stamps: Instants, codes: np.ndarray, names: list[str]) -> dict
             for code, count in zip(*np.unique(codes[rows], return_counts=True), strict=True):
                 counts[names[code], what] = int(count)
     return counts
-
-
-def list_columns(source: SourceSpec, file: SourceFile, table: pa.Table) -> list[np.ndarray]:
-    """The value columns as float64."""
-    present = table.column_names
-    targets = wide_columns(source, list(file.header) or present) if source.wide else [source.target]
-    return [to_floats(file, name, table.column(name)) for name in (*targets, *source.covariates)]
-
-
-def to_floats(file: SourceFile, name: str, column: pa.ChunkedArray) -> np.ndarray:
-    """A column as float64, NaN where absent.
-
-    Raises:
-        Fault: it holds something else than numbers.
-    """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = pc.cast(column, kind.value_type), kind.value_type
-    if pa.types.is_null(kind):
-        return np.full(len(column), np.nan)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        cells = [to_number(text or "", set(USUAL_MARKERS), ".") for text in column.to_pylist()]
-        bad = next((row for row, (_, good) in enumerate(cells) if not good), None)
-        if bad is None:
-            return np.array([number for number, _ in cells], np.float64)
-    elif pa.types.is_boolean(kind):
-        return pc.cast(pc.cast(column, pa.int8()), pa.float64()).to_numpy()
-    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return pc.cast(column, pa.float64(), safe=False).to_numpy()
-    raise Fault(f"{file.name}, column {name!r} holds {kind}; numbers are needed. Convert it, or name another column.")
-
-
-def series_codes(source: SourceSpec, file: SourceFile, table: pa.Table, places: Places) -> tuple[np.ndarray, list[str]]:
-    """For each row its series, as a code into the list of names.
-
-    Raises:
-        Fault: a row names no series.
-    """
-    if not source.id_columns:
-        return np.zeros(len(table), np.int32), [source.target]
-    columns = []
-    for name in source.id_columns:
-        column = table.column(name)
-        column = column if pa.types.is_dictionary(column.type) else pc.cast(column, pa.string())
-        encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
-        encoded = pa.chunked_array(encoded).unify_dictionaries().combine_chunks()
-        encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
-        own = [None if one is None else str(one) for one in encoded.dictionary.to_pylist()]
-        index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-        empty = np.flatnonzero((index < 0) | np.isin(index, [at for at, one in enumerate(own) if one in (None, "")]))
-        if len(empty):
-            raise Fault(
-                f"{file.name} {places.of(int(empty[0]))}: column {name!r} is empty ({len(empty)} such rows). Name the series "
-                "or remove the row."
-            )
-        columns.append((index, own))
-    if len(columns) == 1:
-        return columns[0]
-    pairs, codes = np.unique(np.stack([index for index, _ in columns], 1), axis=0, return_inverse=True)
-    names = [join_ids([own[at] for at, (_, own) in zip(pair, columns, strict=True)]) for pair in pairs]
-    return codes.reshape(-1).astype(np.int32), names
-
-
-def melt(
-    source: SourceSpec, file: SourceFile, present: list[str], stamps: np.ndarray, columns: list[np.ndarray]
-) -> tuple[np.ndarray, list[str], np.ndarray, list[np.ndarray]]:
-    """Long form of wide rows: one series after the other, the covariates repeated for each."""
-    names = wide_columns(source, list(file.header) or present)
-    rows, many = len(stamps), len(names)
-    codes = np.repeat(np.arange(many, dtype=np.int32), rows)
-    covariates = [np.tile(column, many) for column in columns[many:]]
-    return codes, names, np.tile(stamps, many), [np.concatenate(columns[:many]), *covariates]

@@ -1,5 +1,6 @@
 """What was read, surveyed: its frequency, and the shards of series that are the unit of all further work."""
 
+import mmap
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,10 +91,23 @@ def run_path(store: Store, key: str, run: Run) -> Path:
     return store.folder("read", key) / run.name
 
 
+class MappedRun:
+    """A run's rows, mapped from disk: looked at where they lie, and let go of when they have been copied."""
+
+    def __init__(self, path: Path):
+        with open(path, "rb") as file:
+            self.mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.table = pa.ipc.open_file(pa.py_buffer(self.mapped)).read_all()
+
+    def release(self) -> None:
+        """Give the memory back to the system; the rows can still be read, from disk."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def open_run(path: Path) -> pa.Table:
     """A run's rows, mapped from disk."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
+    return MappedRun(path).table
 
 
 def names_in(path: Path) -> list[str]:

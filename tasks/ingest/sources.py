@@ -9,7 +9,7 @@ from models.errors import Fault, shortlist
 from models.series import Columns
 
 RESERVED = ("series_id", "timestamp", "target", "observed")
-USUAL_MARKERS = ("", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "#N/A", "#NA", "<NA>")
+USUAL_MARKERS = ("", "NA", "N/A", "n/a", "NaN", "NAN", "nan", "-NaN", "-nan", "NULL", "null", "None", "#N/A", "#NA", "<NA>")
 Stamp = str | tuple[str, str]
 
 
@@ -82,7 +82,7 @@ class SourceSpec(BaseModel):
 
     def to_arrange(self) -> "SourceSpec":
         """The part of the spec that decides what is made of rows that have been read."""
-        return self.keeping(tuple(name for name in SourceSpec.model_fields if name not in (*ONLY_READING, "quarantine")))
+        return self.keeping(tuple(name for name in SourceSpec.model_fields if name not in NOT_ARRANGING))
 
     def keeping(self, names: tuple[str, ...]) -> "SourceSpec":
         """This spec with every other setting at its default."""
@@ -134,8 +134,8 @@ READING = (
     "repeated_hour", "skipped_hour", "series_id", "wide", "target", "future_covariates", "past_covariates",
     "static_covariates", "static_uri", "order",
 )  # fmt: skip
-ONLY_READING = (
-    "uri", "delimiter", "decimal", "quote", "encoding", "missing_markers", "timestamp_format", "repeated_hour",
+NOT_ARRANGING = (
+    "uri", "calendar", "holidays", "quarantine", "delimiter", "decimal", "quote", "encoding", "missing_markers", "timestamp_format", "repeated_hour",
     "skipped_hour",
 )  # fmt: skip
 
@@ -159,8 +159,7 @@ def check_names(source: SourceSpec) -> None:
         raise Fault("In wide form static covariates come from a second file. Set source.static_uri or leave them out.")
     if source.static_uri and not source.id_columns and not source.wide:
         raise Fault("source.static_uri has a row for each series, so the series need names. Set source.series_id.")
-    if source.delimiter == source.decimal:
-        raise Fault(f"source.delimiter and source.decimal are both {source.decimal!r}. Set another delimiter, as ';'.")
+    check_dialect(source)
     unruled = [name for name in source.rules if name not in (source.target, *source.covariates)]
     if unruled:
         raise Fault(f"source.rules names {unruled[0]!r}, which is neither the target nor a covariate that varies in time.")
@@ -169,6 +168,17 @@ def check_names(source: SourceSpec) -> None:
         raise Fault(f"source.timestamp_format is {form!r}; use epoch_s, epoch_ms, epoch_us, or a form as '%d.%m.%Y %H:%M'.")
     if form is not None and form.startswith("epoch_") and form not in ("epoch_s", "epoch_ms", "epoch_us"):
         raise Fault(f"source.timestamp_format is {form!r}; of epochs there are epoch_s, epoch_ms and epoch_us.")
+
+
+def check_dialect(source: SourceSpec) -> None:
+    """Raises a Fault where a CSV could not be taken apart."""
+    for name, mark in (("delimiter", source.delimiter), ("quote", source.quote)):
+        if not mark.isascii() or mark in "\r\n\0":
+            raise Fault(f"source.{name} is {mark!r}; one ASCII character that ends no line is needed.")
+    if source.delimiter == source.quote:
+        raise Fault(f"source.delimiter and source.quote are both {source.quote!r}. Set another quote.")
+    if source.delimiter == source.decimal:
+        raise Fault(f"source.delimiter and source.decimal are both {source.decimal!r}. Set another delimiter, as ';'.")
 
 
 def is_url(uri: str) -> bool:

@@ -1,18 +1,22 @@
 """Covariates that never change within a series, from a second file: numbers as they are, words as one channel each."""
 
+import csv
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault, shortlist
-from tasks.ingest.reading import join_ids
-from tasks.ingest.sources import USUAL_MARKERS, SourceSpec
+from tasks.ingest.files import SourceFile, first_line
+from tasks.ingest.listing import KINDS, suffixes
+from tasks.ingest.rowwise import join_ids, numbered_rows, to_number
+from tasks.ingest.sources import USUAL_MARKERS, SourceSpec, is_url, without_secrets
+from tasks.ingest.streams import open_text
 
 MOST_WORDS = 50  # different words of one column that get a channel each
 
@@ -59,56 +63,103 @@ def read_statics(source: SourceSpec, channels: tuple[str, ...] | None = None) ->
     if not source.static_uri:
         return Statics()
     path, ids = Path(source.static_uri), list(source.id_columns) or ["series_id"]
-    frame = load_frame(path, source)
-    wanted = [*ids, *source.static_covariates]
-    if lacking := [name for name in wanted if name not in frame.columns]:
-        raise Fault(f"{path} has no column {lacking[0]!r}; it has {shortlist(frame.columns, 12)}.")
-    names = [join_ids([str(part) for part in row]) for row in frame[ids].itertuples(index=False)]
-    twice = pd.Index(names)[pd.Index(names).duplicated()]
-    if len(twice):
-        raise Fault(f"{path} has {names.count(twice[0])} rows for series {twice[0]}; one is needed. Remove the others.")
+    if not source.static_covariates:
+        return Statics(channels=channels or ())
+    table = load_table(source, path, [*ids, *source.static_covariates])
+    names = [join_ids(list(row)) for row in zip(*(to_texts(table[name]) for name in ids), strict=True)]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise Fault(f"{path} has {count} rows for series {name}; one is needed. Remove the others.")
     columns: dict[str, np.ndarray] = {}
     for name in source.static_covariates:
-        columns |= to_channels(path, name, frame[name], names, channels)
+        columns |= to_channels(source, path, name, table[name], names, channels)
     kept = channels if channels is not None else tuple(columns)
-    table = np.stack([columns.get(name, np.zeros(len(names))) for name in kept], 1)
-    return Statics(channels=kept, values={name: tuple(row) for name, row in zip(names, table.tolist(), strict=True)})
+    rows = np.stack([columns[name] for name in kept], 1)
+    return Statics(channels=kept, values={name: tuple(row) for name, row in zip(names, rows.tolist(), strict=True)})
 
 
-def load_frame(path: Path, source: SourceSpec) -> pd.DataFrame:
+def load_table(source: SourceSpec, path: Path, wanted: list[str]) -> pa.Table:
+    """The wanted columns of a second file, those of a CSV as text.
+
+    Raises:
+        Fault: it is not there, not whole, or a column is absent or there twice.
+    """
+    if is_url(source.static_uri):
+        raise Fault(
+            f"source.static_uri is {without_secrets(source.static_uri)}; it takes a file on this machine. Copy it here."
+        )
+    suffix, codec = suffixes(path.name)
+    file = SourceFile(name=str(path), path=str(path), kind=KINDS.get(suffix, ""), codec=codec, bytes=0, modified=0)
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pq.read_table(path, page_checksum_verification=True).to_pandas(ignore_metadata=True)
-        return pd.read_csv(
-            path, sep=source.delimiter, decimal=source.decimal, encoding=source.encoding, dtype=dict.fromkeys(source.id_columns, str),
-            keep_default_na=False, na_values={name: [*USUAL_MARKERS, *source.missing_markers] for name in source.static_covariates},
-        )  # fmt: skip
+        present, load = open_parquet(file) if file.kind == "parquet" else open_csv(source, file)
+        for name in wanted:
+            if (count := present.count(name)) != 1:
+                found = f"has {count} columns named {name!r}; one is needed" if count else f"has no column {name!r}"
+                raise Fault(f"{path} {found}; it has {shortlist(present, 12)}.")
+        return load(wanted)
     except FileNotFoundError as error:
         raise Fault(f"{path} does not exist. Set source.static_uri to a .csv or .parquet file.") from error
-    except (OSError, ValueError, pa.ArrowException) as error:
-        said = (str(error).splitlines() or [""])[0][:160]
+    except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
         raise Fault(
-            f"{path} is no CSV or Parquet file that can be read ({said}). Mend it or set another source.static_uri."
+            f"{path} is no CSV or Parquet file that can be read ({first_line(error)}). Mend it or name another."
         ) from error
 
 
+def open_parquet(file: SourceFile) -> tuple[list[str], Callable[[list[str]], pa.Table]]:
+    present = pq.read_schema(file.path).names
+    return present, lambda wanted: pq.read_table(file.path, columns=wanted, page_checksum_verification=True, partitioning=None)
+
+
+def open_csv(source: SourceSpec, file: SourceFile) -> tuple[list[str], Callable[[list[str]], pa.Table]]:
+    with open_text(file, source.encoding) as stream:
+        content = stream.read()
+    content.decode()  # or it is another encoding
+    rows = [(line, row) for line, row in numbered_rows(source, content, 1) if any(row)]
+    if not rows:
+        raise Fault(f"{file.name} is empty; it needs a header and a row for each series.")
+    present = rows[0][1]
+    for line, row in rows:
+        if len(row) != len(present):
+            raise Fault(
+                f"{file.name} line {line} has {len(row)} fields; the header has {len(present)}. Mend or remove the row."
+            )
+    cells = list(zip(*(row for _, row in rows[1:]), strict=True)) or [()] * len(present)
+    return present, lambda wanted: pa.table({name: pa.array(cells[present.index(name)], pa.string()) for name in wanted})
+
+
+def to_texts(column: pa.ChunkedArray) -> list[str]:
+    """A column as the source's own ids are written, an absent one empty."""
+    plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    return [text or "" for text in plain.cast(pa.string()).to_pylist()]
+
+
 def to_channels(
-    path: Path, name: str, column: pd.Series, names: list[str], known: tuple[str, ...] | None
+    source: SourceSpec, path: Path, name: str, column: pa.ChunkedArray, names: list[str], known: tuple[str, ...] | None
 ) -> dict[str, np.ndarray]:
-    """One channel of a column of numbers, one for each word of a column of words."""
-    if column.isna().any():
-        row = int(column.isna().to_numpy().argmax())
-        raise Fault(f"{path}, column {name!r}: series {names[row]} has no value. Fill it or leave the column out.")
-    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-        values = column.to_numpy(np.float64)
+    """One channel of a column of numbers, one for each word of a column of words.
+
+    A word that no channel is known for has a zero in each of them.
+    """
+    texts = to_texts(column)
+    decimal, empty = source.decimal if pa.types.is_string(column.type) else ".", {*USUAL_MARKERS, *source.missing_markers}
+    cells = [to_number(text, empty, decimal) for text in texts]
+    absent = next((row for row, (number, good) in enumerate(cells) if good and np.isnan(number)), None)
+    if absent is not None:
+        raise Fault(f"{path}, column {name!r}: series {names[absent]} has no value. Fill it or leave the column out.")
+    words = None if known is None else [channel.removeprefix(f"{name}=") for channel in known if channel.startswith(f"{name}=")]
+    odd = next((row for row, (_, good) in enumerate(cells) if not good), None)
+    if known is not None and name in known and odd is not None:
+        raise Fault(
+            f"{path}, column {name!r}: series {names[odd]} has {texts[odd]!r}; its model learnt numbers. Mend the value."
+        )
+    if not words and odd is None:
+        values = np.array([number for number, _ in cells], np.float64)
         if not np.isfinite(values).all():
             raise Fault(f"{path}, column {name!r}: a value is infinite. Mend it or leave the column out.")
         return {name: values}
-    words = sorted(set(column.astype(str)))
-    if known is not None:
-        words = [channel.split("=", 1)[1] for channel in known if channel.startswith(f"{name}=")]
+    words = words or sorted(set(texts))
     if len(words) > MOST_WORDS:
         raise Fault(
             f"{path}, column {name!r} has {len(words)} different words; {MOST_WORDS} are the most that get a channel each."
         )
-    return {f"{name}={word}": (column.astype(str) == word).to_numpy(np.float64) for word in words}
+    return {f"{name}={word}": np.array([text == word for text in texts], np.float64) for word in words}

@@ -16,6 +16,7 @@ from models.errors import Fault
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 # Encodings whose bytes below 128 are always those of ASCII, so that rows can be told apart without decoding.
 PLAIN = {"utf-8", "ascii", "iso8859-1", "latin-1", "iso8859-15", "cp1250", "cp1251", "cp1252", "cp1253", "cp1254"}
+BLOCK = 1 << 20  # bytes that are decoded at a time
 BROKEN = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, pa.ArrowException)
 
 
@@ -48,17 +49,20 @@ class Recoded(io.RawIOBase):
         self.raw, self.encoding, self.name_shown = raw, encoding, name
         self.decoder = codecs.getincrementaldecoder(encoding)()
         self.left = b""
+        self.count = 0  # bytes taken from raw
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int:
         while not self.left:
-            block = self.raw.read(1 << 20)
+            block = self.raw.read(BLOCK)
+            self.count += len(block)
             try:
                 self.left = self.decoder.decode(block, final=not block).encode()
             except UnicodeError as error:
-                raise not_encoded(self.name_shown, self.encoding, error) from error
+                before = self.count - len(error.object) if isinstance(error, UnicodeDecodeError) else 0
+                raise not_encoded(self.name_shown, self.encoding, error, before) from error
             if not block and not self.left:
                 return 0
         count = min(len(buffer), len(self.left))
@@ -66,8 +70,9 @@ class Recoded(io.RawIOBase):
         return count
 
 
-def not_encoded(name: str, encoding: str, error: UnicodeError) -> Fault:
-    at = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+def not_encoded(name: str, encoding: str, error: UnicodeError, before: int = 0) -> Fault:
+    """The fault of a file that is of another encoding; `before` it was decoded, so many bytes had gone well."""
+    at = f" (byte {before + error.start})" if isinstance(error, UnicodeDecodeError) else ""
     return Fault(f"{name} is not {encoding.upper()} text{at}. Set source.encoding, as latin-1 or utf-16.")
 
 
@@ -78,11 +83,11 @@ def open_text(file, encoding: str) -> Iterator[io.BufferedReader]:
     Raises:
         Fault: the file ends in the middle, or is not what its name says.
     """
-    openers = {None: open, "gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open, "zstd": open_zstd}
+    openers = {None: open, "gzip": gzip.open, "bz2": open_bz2, "xz": open_xz, "zstd": open_zstd}
     try:
         with openers[file.codec](file.path, "rb") as raw:
-            stream = raw if is_utf8(encoding) else io.BufferedReader(Recoded(raw, encoding, file.name), 1 << 20)
-            stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream, 1 << 20)
+            stream = raw if is_utf8(encoding) else io.BufferedReader(Recoded(raw, encoding, file.name), BLOCK)
+            stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream, BLOCK)
             if stream.peek(3)[:3] == codecs.BOM_UTF8:
                 stream.read(3)
             yield stream
@@ -99,9 +104,52 @@ def damaged(file, error: Exception) -> Fault:
     return Fault(f"{file.name} is no whole {file.codec or 'text'} file ({said}). Write or fetch it again.")
 
 
-def open_zstd(path: str, mode: str):
+def open_bz2(path: str, mode: str) -> io.BufferedReader:
+    return io.BufferedReader(Inflated(open(path, mode), bz2.BZ2Decompressor), BLOCK)
+
+
+def open_xz(path: str, mode: str) -> io.BufferedReader:
+    return io.BufferedReader(Inflated(open(path, mode), lzma.LZMADecompressor), BLOCK)
+
+
+def open_zstd(path: str, mode: str) -> io.BufferedReader:
     """Through Arrow, which knows zstd already."""
-    return io.BufferedReader(ArrowRaw(pa.CompressedInputStream(pa.OSFile(path), "zstd")), 1 << 20)
+    return io.BufferedReader(ArrowRaw(pa.CompressedInputStream(pa.OSFile(path, mode), "zstd")), BLOCK)
+
+
+class Inflated(io.RawIOBase):
+    """One or more compressed streams in a row; `bz2.open` and `lzma.open` would pass over a second one that is damaged."""
+
+    def __init__(self, raw, start):
+        self.raw, self.start, self.inner = raw, start, start()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        content = b""
+        while not content:
+            block = b""
+            if self.inner.eof:
+                if not (block := self.next_stream()):
+                    return 0
+                self.inner = self.start()
+            elif self.inner.needs_input and not (block := self.raw.read(BLOCK)):
+                raise EOFError("it ends too early")
+            content = self.inner.decompress(block, len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def next_stream(self) -> bytes:
+        """The first bytes after a stream and its padding."""
+        block = self.inner.unused_data.lstrip(b"\0")
+        while not block and (more := self.raw.read(BLOCK)):
+            block = more.lstrip(b"\0")
+        return block
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
 
 
 class ArrowRaw(io.RawIOBase):
@@ -117,3 +165,7 @@ class ArrowRaw(io.RawIOBase):
         block = self.stream.read(len(buffer))
         buffer[: len(block)] = block
         return len(block)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()

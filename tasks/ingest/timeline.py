@@ -10,6 +10,7 @@ import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
 from models.errors import Fault
+from tasks.ingest.clock import Clock
 
 SECONDS_A_DAY = 86_400
 
@@ -44,6 +45,8 @@ def parse_offset(frequency: str) -> pd.DateOffset:
         offset = to_offset(frequency)
     except ValueError as error:
         raise Fault(f"source.frequency {frequency!r} is no pandas alias; use one as 30min, h, D, W, MS, or null.") from error
+    if isinstance(offset, pd.tseries.offsets.Tick) and offset.nanos % 1000:
+        raise Fault(f"source.frequency {frequency!r} is finer than a microsecond; use whole microseconds, as 10us.")
     if offset.n < 1:
         raise Fault(f"source.frequency {frequency!r} does not go forward; use one as 30min, h, D, W, MS, or null.")
     return offset
@@ -101,13 +104,25 @@ def grid_between(first: pd.Timestamp, last: pd.Timestamp, offset: pd.DateOffset)
     """Every stamp from first to last: instants for fixed steps, the local calendar for days and longer."""
     if fixed_seconds(offset):
         return pd.date_range(first.tz_convert("UTC"), last.tz_convert("UTC"), freq=offset).tz_convert(first.tz)
-    naive = pd.date_range(first.tz_localize(None), last.tz_localize(None), freq=offset)
+    naive = pd.date_range(intended(first), last.tz_localize(None), freq=offset)
     return on_clock(naive, first.tz)
 
 
 def on_clock(naive: pd.DatetimeIndex, zone: tzinfo) -> pd.DatetimeIndex:
-    """Days and longer on a clock that may skip or repeat their hour: the first instant after it, the first of two."""
-    return naive.tz_localize(zone, nonexistent="shift_forward", ambiguous=np.ones(len(naive), bool))
+    """Days and longer on a clock that may skip or repeat their hour: the first instant after it, the first of two.
+
+    A whole day that the clock skips, as Samoa did, is no step.
+    """
+    instants = np.unique(Clock(zone).to_utc(naive.as_unit("us").asi8).first)
+    return pd.DatetimeIndex(instants.view("datetime64[us]"), tz="UTC").tz_convert(zone)
+
+
+def intended(stamp: pd.Timestamp) -> pd.Timestamp:
+    """What the clock shows, and midnight where it skips that and shows the first instant after it."""
+    wall, before = stamp.tz_localize(None), stamp - pd.Timedelta(1, "us")
+    skipped = stamp.utcoffset() - before.utcoffset()
+    midnight = wall - skipped
+    return midnight if timedelta() < skipped < timedelta(days=1) and midnight == midnight.normalize() else wall
 
 
 def following(last: pd.Timestamp, steps: int, offset: pd.DateOffset) -> pd.DatetimeIndex:
@@ -115,4 +130,5 @@ def following(last: pd.Timestamp, steps: int, offset: pd.DateOffset) -> pd.Datet
     if fixed_seconds(offset):
         later = pd.date_range(last.tz_convert("UTC"), periods=steps + 1, freq=offset)[1:]
         return later.tz_convert(last.tz)
-    return on_clock(pd.date_range(last.tz_localize(None), periods=steps + 1, freq=offset)[1:], last.tz)
+    later = on_clock(pd.date_range(intended(last), periods=steps + 3, freq=offset), last.tz)
+    return later[later > last][:steps]

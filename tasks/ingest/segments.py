@@ -1,0 +1,117 @@
+"""Canonical Parquet segments: whole series, or up to `SEGMENT` rows of one that is longer."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.ingest.panel import Ledger, Panel
+from tasks.ingest.sources import SourceSpec
+from tasks.storage import Draft
+
+SEGMENT = 1 << 20  # rows in a segment, and rows that are arranged at once
+ROW_GROUP = 1 << 17
+
+
+class SegmentWriter:
+    """Canonical rows as Parquet segments, and the facts of each series as they go by."""
+
+    def __init__(self, draft: Draft, source: SourceSpec):
+        self.draft, self.source, self.schema = draft, source, canonical_schema(source)
+        self.segments: list[dict] = []
+        self.facts: dict[str, dict] = {}
+        self.waiting: Panel | None = None  # of a long series
+        self.begun = 0  # segments there were before that series
+
+    def add(self, panel: Panel, long: bool = False, refused: bool = False) -> None:
+        """Take rows in: short series as one segment, a long one cut every `SEGMENT` rows.
+
+        Args:
+            long: they are a part of one series that fills segments of its own.
+            refused: that series has a fault, and what came before of it does not count.
+        """
+        if self.waiting is not None and not (long and self.waiting.names == panel.names):
+            self.end_series()
+        if refused:
+            self.forget_series(panel.names[0])
+            return
+        self.note(panel)
+        if not long:
+            if len(panel.codes):
+                self.write(panel, continues=False)
+            self.begun = len(self.segments)
+            return
+        self.waiting = panel if self.waiting is None else self.waiting.then(panel)
+        while len(self.waiting.codes) >= SEGMENT:
+            self.write(self.waiting.keep(slice(0, SEGMENT)), continues=len(self.segments) > self.begun)
+            self.waiting = self.waiting.keep(slice(SEGMENT, None))
+
+    def end_series(self) -> None:
+        """Write what waits of a long series."""
+        if self.waiting is not None and len(self.waiting.codes):
+            self.write(self.waiting, continues=len(self.segments) > self.begun)
+        self.waiting, self.begun = None, len(self.segments)
+
+    def forget_series(self, name: str) -> None:
+        """Take back what was written of the long series at hand."""
+        if self.facts.pop(name, None):
+            for segment in self.segments[self.begun :]:
+                self.draft.path(segment["name"]).unlink()
+            del self.segments[self.begun :]
+        self.waiting = None
+
+    def note(self, panel: Panel) -> None:
+        there = ~np.isnan(panel.values[:, 0])
+        for begin, size in zip(panel.starts.tolist(), panel.sizes.tolist(), strict=True):
+            name, stamps = panel.names[panel.codes[begin]], panel.stamps[begin : begin + size]
+            own = there[begin : begin + size]
+            facts = self.facts.setdefault(name, {"rows": 0, "steps": 0, "first": int(stamps[0]), "last": 0})
+            if own.any():
+                newest = size - 1 - int(own[::-1].argmax())
+                facts["steps"], facts["last"] = facts["rows"] + newest + 1, int(stamps[newest])
+            facts["rows"] += size
+
+    def write(self, panel: Panel, continues: bool) -> None:
+        name = f"segment-{len(self.segments):05d}.parquet"
+        with canonical_writer(self.draft.path(name), self.schema) as writer:
+            writer.write_table(to_arrow(panel, self.schema, self.source), row_group_size=ROW_GROUP)
+        self.segments.append({"name": name, "rows": len(panel.codes), "continues": continues})
+
+    def close(self) -> None:
+        self.end_series()
+        if not self.segments:  # every series was set aside
+            none = np.empty(0, np.int64)
+            self.write(Panel([], none, none, np.empty((0, len(self.source.value_columns))), observed=none > 0), continues=False)
+
+    def index(self, ledger: Ledger) -> dict:
+        """What is known of each series: its rows, repairs, and the faults of those set aside."""
+        repairs = [{"series_id": name, "what": what, "count": count} for (name, what), count in sorted(ledger.repairs.items())]
+        faulty = ledger.faulty
+        kept = {name: facts for name, facts in self.facts.items() if name not in faulty}
+        return {"series": kept, "repairs": repairs, "faults": ledger.entries()}
+
+
+def canonical_schema(source: SourceSpec) -> pa.Schema:
+    """series_id, timestamp (UTC), target, observed where steps may be masked, covariates."""
+    ids = pa.dictionary(pa.int32(), pa.string())
+    fields = [pa.field("series_id", ids, nullable=False), pa.field("timestamp", pa.timestamp("us", "UTC"), nullable=False)]
+    fields.append(pa.field("target", pa.float64()))
+    if source.masks:
+        fields.append(pa.field("observed", pa.bool_(), nullable=False))
+    return pa.schema([*fields, *(pa.field(name, pa.float64()) for name in source.covariates)])
+
+
+def canonical_writer(path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path, schema, compression="none", use_dictionary=["series_id"], write_statistics=["timestamp"],
+        write_page_checksum=True, column_encoding={"timestamp": "DELTA_BINARY_PACKED"}, store_schema=False,
+    )  # fmt: skip
+
+
+def to_arrow(panel: Panel, schema: pa.Schema, source: SourceSpec) -> pa.Table:
+    starts, sizes = panel.starts, panel.sizes
+    names = pa.array([panel.names[code] for code in panel.codes[starts].tolist()], pa.string())
+    ids = pa.DictionaryArray.from_arrays(np.repeat(np.arange(len(starts), dtype=np.int32), sizes), names)
+    stamps = pa.array(panel.stamps).view(pa.timestamp("us", "UTC"))
+    columns = [pa.array(panel.values[:, column], from_pandas=True) for column in range(panel.values.shape[1])]
+    flags = [pa.array(panel.observed)] if source.masks else []
+    return pa.table([ids, stamps, columns[0], *flags, *columns[1:]], schema=schema)

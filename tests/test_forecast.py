@@ -1,0 +1,204 @@
+"""What a model may know at an origin, and the forecasts made from it."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+import torch
+from shards import HOUR, scaler_of, write_shard
+
+from models.bundle import FORMAT, Bundle, Description
+from models.conv1d import ResidualSpec, build_network
+from models.errors import Fault
+from models.series import Columns, SeriesFacts
+from models.windows import FoldSpec, WindowSpec
+from tasks.forecast import Outlook
+from tasks.ingest.calendar import Calendar
+from tasks.ingest.statics import Statics
+from tasks.storage import Store
+
+WINDOWS, FOLDS = WindowSpec(lookback=6, horizon=3), FoldSpec(validation=3, test=3)
+FULL = Columns(past=("p",), future=("f",), calendar=("hour",), static=("size",))
+NONE = Statics()
+
+
+def noise(length, channels=1, seed=0, level=50.0):
+    return level + np.random.default_rng(seed).normal(0, 5, (length, channels))
+
+
+def bundle_of(columns, rows, embedding=0, frequency="h"):
+    """A model with weights drawn at random, trained, as it were, on these series (R, C - made)."""
+    facts = SeriesFacts(target="y", columns=columns, frequency=frequency, season=1, timezone="+02:00")
+    spec, own = ResidualSpec(channels=4, embedding=embedding), scaler_of(columns, rows, FOLDS)
+    about = Description(
+        format=FORMAT, network=spec, windows=WINDOWS, series=facts, scaler=own, seeds=(0,), trained_on="0" * 64, versions={}
+    )
+    torch.manual_seed(0)
+    network = build_network(spec, columns, WINDOWS, 1, len(own.series))
+    weights = {name: value + 0.2 * torch.randn_like(value) for name, value in network.state_dict().items()}
+    return Bundle(about, [weights])
+
+
+def outlook(bundle, origin=None, quarantine=False, statics=NONE):
+    at = None if origin is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=origin)
+    return Outlook(bundle, statics, at, quarantine)
+
+
+def forecast(tmp_path, bundle, rows, origin=None, first=None, cut=None, statics=NONE):
+    """The forecasts of every series, and the outlook that made them."""
+    store, looking = Store(tmp_path), outlook(bundle, origin, statics=statics)
+    frame = looking.forecast_shard(store, write_shard(store, bundle.description.series.columns, rows, first, cut))
+    looking.check([] if frame is None else [frame])
+    return frame, looking
+
+
+def by_hand(bundle, past, future, scale, number):
+    """One forecast in the user's units, from every channel (L, C) and (H, F)."""
+    first, (mean, std) = bundle.description.series.columns.first_known, (np.array(scale.mean), np.array(scale.std))
+    args = ((past - mean) / std).astype(np.float32), ((future - mean[first:]) / std[first:]).astype(np.float32)
+    scaled = bundle.forecast(*(torch.from_numpy(one)[None] for one in args), torch.tensor([number]))
+    return scaled[0] * std[0] + mean[0]
+
+
+def full_rows(length, size, seed=0):
+    """Target, p, f, size; over the last three rows only f and size are known."""
+    rows = np.column_stack([noise(length, 3, seed), np.full(length, size)])
+    rows[-3:, :2] = np.nan
+    return rows
+
+
+@pytest.mark.parametrize("cut", [None, 10])
+def test_a_forecast_is_what_the_model_says_of_the_last_lookback_and_what_is_known_ahead(tmp_path, cut):
+    rows = {"a": full_rows(30, 10.0), "b": full_rows(30, 30.0, 1)}
+    bundle = bundle_of(FULL, {name: own[:27] for name, own in rows.items()}, embedding=2)
+    frame, looking = forecast(tmp_path, bundle, rows, cut=cut)
+    calendar, stamps = Calendar(frequency="h", timezone="+02:00"), np.arange(30) * HOUR
+    assert list(frame["series_id"]) == ["a"] * 3 + ["b"] * 3
+    assert list(frame["step"]) == [1, 2, 3] * 2
+    assert list(frame["timestamp"].astype("int64") // HOUR) == [27, 28, 29] * 2
+    assert set(frame["origin"].astype("int64") // HOUR) == {26}
+    assert not frame["new_series"].any()
+    assert frame["truth"].isna().all()
+    assert looking.set_aside == []
+    for name, own in rows.items():
+        every = calendar.insert(own, stamps, FULL)
+        wanted = by_hand(bundle, every[21:27], every[27:, 2:], bundle.description.scaler.of(name), bundle.numbers[name])
+        assert frame.loc[frame["series_id"] == name, "forecast"].to_numpy() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_series_that_was_not_there_in_training_is_scaled_by_its_own_history_and_flagged(tmp_path):
+    rows = {"a": full_rows(30, 10.0), "new": full_rows(20, 90.0, 2) * [100, 1, 1, 1]}
+    bundle = bundle_of(FULL, {"a": rows["a"][:27], "z": full_rows(30, 30.0)[:27]}, embedding=2)
+    frame, _ = forecast(tmp_path, bundle, rows)
+    assert frame.groupby("series_id")["new_series"].all().to_dict() == {"a": False, "new": True}
+    target = rows["new"][:17, 0]
+    scale = outlook(bundle).own_scale("new", rows["new"][:17])
+    assert (scale.mean[0], scale.std[0]) == pytest.approx((target.mean(), target.std()))
+    assert (scale.mean[-1], scale.std[-1]) == (20, 10)  # as the sizes 10 and 30 of training
+    every = Calendar(frequency="h", timezone="+02:00").insert(rows["new"], np.arange(20) * HOUR, FULL)
+    wanted = by_hand(bundle, every[11:17], every[17:, 2:], scale, 0)
+    assert frame.loc[frame["new_series"], "forecast"].to_numpy() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_nothing_after_the_origin_is_seen(tmp_path):
+    columns, rows = Columns(past=("p",), masked=True), np.column_stack([noise(30), np.ones(30), noise(30, 1, 1)])
+    changed = rows.copy()
+    changed[20:] = [1e6, 0, -1e6]
+    frames = []
+    for at, own in enumerate((rows, changed, rows[:20])):
+        series = {"a": own, "new": own}
+        bundle = bundle_of(columns, {"a": rows})
+        frames.append(forecast(tmp_path / str(at), bundle, series, origin=19)[0])
+    for other in frames[1:]:
+        assert other["forecast"].tolist() == frames[0]["forecast"].tolist()
+    assert frames[0]["truth"].tolist() == rows[20:23, 0].tolist() * 2
+    assert frames[1]["truth"].isna().all()  # it was filled in
+    assert frames[2]["truth"].isna().all()
+
+
+def test_every_series_is_forecast_from_its_own_last_target(tmp_path):
+    rows = {"a": noise(30), "b": noise(12, 1, 1), "c": np.concatenate([noise(20, 1, 2), [[np.nan]] * 2])}
+    frame, _ = forecast(tmp_path, bundle_of(Columns(), {"a": rows["a"]}), rows, first={"b": 5})
+    origins = frame.groupby("series_id")["origin"].first().astype("int64") // HOUR
+    assert origins.to_dict() == {"a": 29, "b": 16, "c": 19}
+    assert ((frame["timestamp"] - frame["origin"]).dt.total_seconds() / 3600 == frame["step"]).all()
+
+
+def test_series_together_are_forecast_as_each_alone(tmp_path):
+    rows = {"a": noise(30), "b": noise(12, 1, 1), "c": noise(40, 1, 2)}
+    columns = Columns(calendar=("hour", "weekday"))
+    bundle = bundle_of(columns, {name: rows[name] for name in "ac"})
+    together, _ = forecast(tmp_path / "all", bundle, rows, first={"b": 7})
+    for name, own in rows.items():
+        alone, _ = forecast(tmp_path / name, bundle, {name: own}, first={"b": 7})
+        found = together.loc[together["series_id"] == name]
+        assert found["forecast"].to_numpy() == pytest.approx(alone["forecast"].to_numpy(), rel=1e-6)
+        assert found["timestamp"].tolist() == alone["timestamp"].tolist()
+
+
+def test_a_series_too_short_to_look_back_or_without_the_origin_is_set_aside_by_name(tmp_path):
+    rows = {"a": noise(30), "short": noise(5), "late": noise(30)}
+    bundle = bundle_of(Columns(), {"a": rows["a"]})
+    frame, looking = forecast(tmp_path, bundle, rows, origin=4 + 6, first={"short": 6, "late": 20})
+    assert set(frame["series_id"]) == {"a"}
+    assert looking.set_aside == [
+        "short has 5 steps up to its origin 1970-01-01T12:00:00+02:00; the model looks back 6. "
+        "Bring more rows or drop the series.",
+        "late has no 1970-01-01T12:00:00+02:00 with a target; its targets run from 1970-01-01T22:00:00+02:00 to "
+        "1970-01-03T03:00:00+02:00. Choose an origin among them.",
+    ]
+
+
+def test_where_no_series_can_be_forecast_the_first_reason_is_given(tmp_path):
+    bundle = bundle_of(Columns(), {"a": noise(30)})
+    with pytest.raises(Fault, match=r"^x has 4 steps up to its origin .* \(2 series, all of them for such a reason\)$"):
+        forecast(tmp_path, bundle, {"x": noise(4), "y": noise(5)})
+
+
+def lacking(tmp_path, quarantine):
+    columns = Columns(future=("f", "g"))
+    whole = np.column_stack([noise(30, 3)])
+    whole[-3:, 0] = np.nan
+    holey, ending = whole.copy(), whole[:28]
+    holey[28, 2] = np.nan
+    store, looking = Store(tmp_path), outlook(bundle_of(columns, {"a": whole[:27]}), quarantine=quarantine)
+    frame = looking.forecast_shard(store, write_shard(store, columns, {"a": whole, "b": holey, "c": ending}))
+    return looking, frame
+
+
+def test_a_covariate_missing_over_the_horizon_is_named_with_series_and_stamp(tmp_path):
+    looking, frame = lacking(tmp_path, quarantine=False)
+    with pytest.raises(Fault, match=r"^Future covariates are missing over the horizon of 3 steps: ") as error:
+        looking.check([frame])
+    assert "b g from 1970-01-02T06:00:00+02:00, c f from 1970-01-02T06:00:00+02:00, c g from" in str(error.value)
+    assert "source.quarantine" in str(error.value)
+
+
+def test_quarantine_goes_on_without_series_that_lack_covariates(tmp_path):
+    looking, frame = lacking(tmp_path, quarantine=True)
+    looking.check([frame])
+    assert set(frame["series_id"]) == {"a"}
+    assert looking.set_aside == [
+        "b lacks a future covariate: b g from 1970-01-02T06:00:00+02:00",
+        "c lacks a future covariate: c f from 1970-01-02T06:00:00+02:00",
+    ]
+
+
+def test_static_channels_of_a_second_file_reach_over_the_horizon(tmp_path):
+    columns, rows = Columns(static=("kind=x", "kind=y")), {"a": noise(20), "b": noise(20)}
+    known = {name: np.column_stack([own, np.full((20, 2), [name == "a", name == "b"])]) for name, own in rows.items()}
+    bundle = bundle_of(columns, known)
+    statics = Statics(channels=columns.static, values={"a": (1.0, 0.0), "b": (0.0, 1.0)})
+    frame, _ = forecast(tmp_path, bundle, rows, statics=statics)
+    for name, own in known.items():
+        wanted = by_hand(bundle, own[14:], own[:3, 1:], bundle.description.scaler.of(name), 0)
+        assert frame.loc[frame["series_id"] == name, "forecast"].to_numpy() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_days_ahead_follow_the_local_calendar():
+    origin = int(datetime(2024, 3, 29, 23, tzinfo=UTC).timestamp() * 1e6)  # midnight in Paris, a day before summer time
+    bundle = bundle_of(Columns(), {"a": noise(30)}, frequency="D")
+    facts = bundle.description.series.model_copy(update={"timezone": "Europe/Paris"})
+    bundle = Bundle(bundle.description.model_copy(update={"series": facts}), bundle.weights)
+    ahead = outlook(bundle).ahead(origin)
+    assert ((ahead - origin) // HOUR).tolist() == [24, 47, 71]

@@ -1,0 +1,249 @@
+"""From source to windows, on the real thing: shards, growth, faults set aside, masks, wide and static data, new series."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_frame
+from deltalake import DeltaTable
+
+import tasks.ingest.files
+from flows.checking import checking
+from flows.explaining import explaining
+from flows.forecasting import forecasting
+from flows.training import training
+from models.errors import Fault
+from tasks.ingest.task import Series
+from tasks.promote import read_live
+
+
+def make_sites(names, num_rows=600) -> pd.DataFrame:
+    """A frame of many series, one below the other."""
+    return pd.concat([make_frame(num_rows, seed=at).assign(site=name) for at, name in enumerate(names)], ignore_index=True)
+
+
+def made(case, step: str) -> set[str]:
+    """The keys of what a step has made."""
+    return {manifest["receipt"]["key"] for manifest in case.store.manifests(step)}
+
+
+def entry(outcome, step: str):
+    return next(one for one in outcome.tasks if one.step == step)
+
+
+def table_of(case) -> pd.DataFrame:
+    return DeltaTable(case.store.forecasts).to_pandas()
+
+
+@pytest.fixture
+def sites(case):
+    """Twenty series in one file."""
+    case.write_spec(source__series_id="site")
+    case.write_frame(make_sites([f"s{at:02d}" for at in range(20)]))
+    return case
+
+
+def test_a_source_is_checked_without_training(server, sites):
+    found = checking(sites.spec)
+    assert (found.rows_read, found.rows, found.steps, found.num_series) == (12_000, 12_000, 12_000, 20)
+    assert (found.frequency, found.inferred, found.repairs, found.set_aside) == ("h", False, {}, 0)
+    assert (found.first, found.last) == ("2024-01-01T00:00:00+00:00", "2024-01-25T23:00:00+00:00")
+    assert len(found.folders) > 2
+    assert not (sites.store.root / "train").exists()
+
+
+def test_a_frequency_that_was_inferred_says_so(server, case):
+    case.write_spec(source__frequency=None)
+    found = checking(case.spec)
+    assert (found.frequency, found.inferred) == ("h", True)
+
+
+def test_of_a_changed_series_only_its_shard_is_made_again(server, sites):
+    training(sites.spec)
+    before = {step: made(sites, step) for step in ("ingest", "normalise", "materialise_windows")}
+    frame = pd.read_csv(sites.csv)
+    frame.loc[(frame["site"] == "s07").to_numpy().nonzero()[0][3], "load"] += 1
+    sites.write_frame(frame)
+    outcome = training(sites.spec)
+    for step, keys in before.items():
+        assert len(keys) > 2
+        assert len(made(sites, step) - keys) == 1
+        assert entry(outcome, step).cached == entry(outcome, step).calls - 1
+
+
+def test_rows_that_are_appended_leave_the_parts_before_them_cached(server, case, monkeypatch):
+    monkeypatch.setattr(tasks.ingest.files, "CHUNK", 2048)
+    frame = make_frame(648)
+    case.write_frame(frame[:600])
+    training(case.spec)
+    case.write_frame(frame)
+    planned = {one.step: one.because for one in explaining(case.spec)}
+    assert "parts are cached; for the others: new source bytes" in planned["read"]
+    outcome = training(case.spec)
+    read = entry(outcome, "read")
+    assert read.calls > 5
+    assert read.cached >= read.calls - 2
+    assert checking(case.spec).rows == 648
+
+
+def test_a_file_added_to_a_folder_leaves_the_others_cached(server, case, monkeypatch):
+    monkeypatch.setattr(tasks.ingest.files, "CHUNK", 4096)
+    folder = case.folder / "days"
+    folder.mkdir()
+    case.write_spec(source__uri="days")
+    frame = make_frame(648)
+    for at in range(0, 600, 24):
+        frame[at : at + 24].to_csv(folder / f"{at:03d}.csv", index=False)
+    assert checking(case.spec).rows == 600
+    frame[600:].to_csv(folder / "600.csv", index=False)
+    found = checking(case.spec)
+    assert found.rows == 648
+    assert entry(found, "read").cached >= entry(found, "read").calls - 2
+
+
+def test_every_fault_of_a_source_is_found_in_one_pass_with_file_line_series_and_stamp(server, sites):
+    lines = sites.csv.read_text().splitlines()
+    lines[5] = lines[5].replace(lines[5].split(",")[1], "much")  # s00
+    lines.insert(700, lines[700])  # s01 repeats a stamp
+    del lines[1300]  # s02 lacks one
+    sites.csv.write_text("\n".join(lines) + "\n")
+    with pytest.raises(Fault) as fault:
+        training(sites.spec)
+    said = str(fault.value)
+    assert said.startswith("3 faults in 3 of 20 series:")
+    assert "s00, " in said
+    assert "load.csv line 6, column 'load': 'much' is no number" in said
+    assert "s01 repeats 2024-01-05T" in said
+    assert "s02 has a gap: no row at 2024-01-0" in said
+    assert "source.quarantine: true" in said
+
+
+def test_a_series_with_a_fault_is_set_aside_and_the_others_go_on(server, sites):
+    lines = sites.csv.read_text().splitlines()
+    lines[5] = lines[5].replace(lines[5].split(",")[1], "much")
+    del lines[1300]
+    sites.csv.write_text("\n".join(lines) + "\n")
+    sites.write_spec(source__series_id="site", source__quarantine=True, source__future_covariates=[])
+    outcome = training(sites.spec)
+    assert (outcome.num_series, outcome.set_aside) == (18, 2)
+    assert [line.split(",")[0].split(" ")[0] for line in outcome.faults] == ["s00", "s02"]
+    page = (sites.store.root / "reports" / "small.html").read_text()
+    assert "line 6, column &#39;load&#39;: &#39;much&#39; is no number" in page
+    written = forecasting(sites.spec)
+    assert (written.num_series, written.set_aside) == (18, 2)
+    assert set(table_of(sites)["series_id"]) == {f"s{at:02d}" for at in range(20)} - {"s00", "s02"}
+
+
+def test_a_source_of_faulty_series_only_is_an_error_even_in_quarantine(server, case):
+    case.write_spec(source__quarantine=True)
+    frame = make_frame()
+    frame.loc[100, "load"] = np.nan
+    case.write_frame(frame)
+    with pytest.raises(
+        Fault, match=r"All 1 series have faults, so none is left to go on with\. load, column 'load': no value at"
+    ):
+        training(case.spec)
+
+
+def test_series_of_other_lengths_train_together_and_one_too_short_is_left_out_by_name(server, case):
+    case.write_spec(source__series_id="site", source__future_covariates=[])
+    frame = pd.concat([make_sites(["long"]), make_sites(["less"], 400), make_sites(["tiny"], 100)])
+    case.write_frame(frame)
+    outcome = training(case.spec)
+    assert (outcome.num_series, outcome.too_short) == (2, 1)
+    assert "tiny" in (case.store.root / "reports" / "small.html").read_text()
+    written = forecasting(case.spec)  # long enough to look back, if not to train on
+    assert set(table_of(case)["series_id"]) == {"long", "less", "tiny"}
+    assert written.num_series == 3
+
+
+def test_a_series_that_came_after_training_is_forecast_and_marked(server, case):
+    case.write_spec(source__series_id="site", source__future_covariates=[], network__embedding=2)
+    case.write_frame(make_sites(["a", "b"]))
+    training(case.spec)
+    case.write_frame(make_sites(["a", "b", "c"]))
+    written = forecasting(case.spec)
+    assert (written.num_series, written.new_series) == (3, 1)
+    marked = table_of(case).groupby("series_id")["new_series"].unique()
+    assert {name: flags.tolist() for name, flags in marked.items()} == {"a": [False], "b": [False], "c": [True]}
+
+
+def test_masked_steps_change_no_score_whatever_stands_in_for_them(server, case):
+    case.write_spec(source__gaps="mask", source__missing="mask")
+    frame = make_frame()
+    holes = [100, 101, 102, 480, 481, 540]  # training, validation, test
+    frame.loc[holes, "load"] = np.nan
+    case.write_frame(frame.drop(index=[200, 201]))
+    outcome = training(case.spec)
+    receipt = next(Series.model_validate(one["receipt"]) for one in case.store.manifests("ingest"))
+    assert receipt.repairs == {"absent rows masked": 2, "steps masked": 6}
+    assert outcome.scores["new"]["test"]["24"]["mae"] < outcome.scores["naive"]["test"]["24"]["mae"] * 2
+    assert read_live(case.store, "small").model.facts.columns.masked
+
+
+def test_wide_form_with_static_covariates_and_holidays_from_elsewhere(server, case):
+    pytest.importorskip("holidays")
+    frames = {name: make_frame(seed=at)["load"] for at, name in enumerate(["north", "south", "west"])}
+    wide = pd.DataFrame({"when": make_frame()["when"], **frames})
+    wide.loc[:40, "west"] = np.nan  # begins later
+    case.write_frame(wide)
+    (case.folder / "sites.csv").write_text("series_id,area,kind\nnorth,3.5,house\nsouth,8,shop\nwest,1,house\n")
+    changes = {"source__wide": ["north", "[sw]*"], "source__future_covariates": [], "source__holidays": "FR"}
+    case.write_spec(**changes, source__static_uri="sites.csv", source__static_covariates=["area", "kind"])
+    outcome = training(case.spec)
+    assert outcome.num_series == 3
+    columns = read_live(case.store, "small").model.facts.columns
+    assert columns.names == ("target", "holiday", "area", "kind=house", "kind=shop")
+    assert forecasting(case.spec).num_series == 3
+
+
+def test_several_columns_name_a_series_in_parquet_folders(server, case):
+    frame = make_sites(["a", "b"])
+    for year, part in frame.assign(region="n").groupby(frame.index // 600):
+        folder = case.folder / "data" / f"batch={year}"
+        folder.mkdir(parents=True)
+        part.to_parquet(folder / "part.parquet")
+    case.write_spec(source__uri="data", source__series_id=["region", "site"])
+    found = checking(case.spec)
+    assert (found.num_series, found.rows) == (2, 1200)
+    names = {name for folder in found.folders for name in series_in(case, folder)}
+    assert names == {"n/a", "n/b"}
+
+
+def series_in(case, folder: str) -> list[str]:
+    import json
+    from pathlib import Path
+
+    return list(json.loads((Path(folder) / "index.json").read_text())["series"])
+
+
+RUN = """
+import os, signal, sys
+import tasks.storage as s
+real, wanted, count = os.rename, sys.argv[2], 0
+def dying(a, b):
+    if f"/{wanted}/" in str(b):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(a, b)
+s.os.rename = dying
+from flows.spec import load_spec
+from flows.training import training
+training(load_spec(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("step", ["read", "ingest", "materialise_windows"])
+def test_a_kill_as_an_artifact_takes_its_place_leaves_the_next_run_right(server, case, trained_folder, step):
+    environment = {**os.environ, "PREFECT_API_URL": server}
+    killed = subprocess.run([sys.executable, "-c", RUN, str(case.yaml), step], env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert not made(case, step)
+    outcome = training(case.spec)
+    assert outcome.promoted
+    from tasks.storage import Store
+
+    assert outcome.model == read_live(Store(trained_folder / "store"), "small").model.digest
