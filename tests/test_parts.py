@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.ingest import files, parts
+from tasks.ingest import parts, reading
 from tasks.ingest.files import Chunk, take_stock
 from tasks.ingest.parts import bucket_of, check_order, to_runs, write_runs
 from tasks.ingest.reading import Rows
@@ -160,7 +160,7 @@ def test_a_stream_is_written_in_parts_without_a_row_lost_or_moved(csv, tmp_path,
     content = "".join(f"2024-01-01 {hour:02}:00,{name},{hour},{ord(name)}\n" for hour in range(20) for name in "cab")
     source, (chunk,) = csv(content)
     whole, _ = write(tmp_path / "whole", chunk, source)
-    monkeypatch.setattr(files, "CHUNK", 100)
+    monkeypatch.setattr(reading, "READ", 100)
     monkeypatch.setattr(parts, "FLUSH", flush)
     monkeypatch.setattr(parts, "RUN", run)
     piece = chunk.pieces[0].model_copy(update={"whole": True, "start": 0, "end": chunk.pieces[0].file.bytes})

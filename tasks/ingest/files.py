@@ -26,7 +26,7 @@ from tasks.ingest.quotes import ends_open
 from tasks.ingest.sources import SourceSpec
 from tasks.ingest.streams import is_plain, is_utf8, not_encoded, open_text
 
-CHUNK = 32 << 20  # bytes
+CHUNK = 64 << 20  # bytes
 BLOCK = 1 << 20  # bytes hashed at a time
 LONGEST = 64 << 20  # bytes of one row; more than that, and a quote was never closed
 
@@ -275,8 +275,8 @@ def count_lines(content: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(content, np.uint8) == ord("\n")))
 
 
-def cut_rows(stream, quote: bytes, delimiter: bytes = b"", name: str = "The CSV") -> Iterator[bytes]:
-    """Whole rows, about `CHUNK` bytes of them at a time; a line break between quotes ends no row.
+def cut_rows(stream, quote: bytes, delimiter: bytes = b"", name: str = "The CSV", size: int | None = None) -> Iterator[bytes]:
+    """Whole rows, about `size` bytes of them at a time, or `CHUNK`; a line break between quotes ends no row.
 
     Args:
         delimiter: between fields; without it every quote counts, also one within a field, as in `5" pipe`.
@@ -284,17 +284,18 @@ def cut_rows(stream, quote: bytes, delimiter: bytes = b"", name: str = "The CSV"
     Raises:
         Fault: quotes are opened and never closed.
     """
-    while block := stream.read(CHUNK):
-        whole = len(block) < CHUNK  # the file ends here
+    limit = size or CHUNK
+    while block := stream.read(limit):
+        whole = len(block) < limit  # the file ends here
         if not whole and not block.endswith(b"\n"):
             block, whole = finish_line(stream, block, name)
         opened = ends_open(block, quote, delimiter)
-        lines, size = [block], len(block)
+        lines, held = [block], len(block)
         while opened and not whole and (line := stream.readline(LONGEST)):
             lines.append(line)
-            size += len(line)
+            held += len(line)
             opened = ends_open(line, quote, delimiter, opened)
-            if size > CHUNK + LONGEST:
+            if held > limit + LONGEST:
                 raise too_long(name)
         if opened and delimiter:
             raise Fault(

@@ -2,7 +2,7 @@
 
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -107,12 +107,12 @@ def let_go(pieces: list[Piece], panel: Panel | None) -> Panel | None:
 
 def to_panel(names: list[str], codes: list, stamps: list, columns: list[list]) -> Panel:
     codes, stamps = np.concatenate(codes), np.concatenate(stamps)
-    values = np.empty((len(codes), len(columns[0])))
+    values = np.empty((len(codes), len(columns[0])), order="F")  # whole columns lie together: most steps go by column
     for column in range(values.shape[1]):
         np.concatenate([own[column] for own in columns], out=values[:, column])
     if ((codes[1:] < codes[:-1]) | ((codes[1:] == codes[:-1]) & (stamps[1:] < stamps[:-1]))).any():
         order = np.lexsort((stamps, codes))
-        codes, stamps, values = codes[order], stamps[order], values[order]
+        codes, stamps, values = codes[order], stamps[order], np.asfortranarray(values[order])
     return Panel(names, codes, stamps, values)
 
 
@@ -126,14 +126,20 @@ class Slabs:
     def __init__(self, pieces: list[Piece], name: str, step: float):
         self.name = name
         self.own = [(piece, *piece.ranges[name]) for piece in pieces if name in piece.ranges]
-        runs = [piece.stamps[begin:end] for piece, begin, end in self.own]
-        low, high = min(int(run[0]) for run in runs), max(int(run[-1]) for run in runs)
-        rows, steps = sum(len(run) for run in runs), (high - low) / step
+        self.ends = [(int(run[0]), int(run[-1])) for run in self.runs()]  # kept: to look them up would map many pages
+        low, high = min(first for first, _ in self.ends), max(last for _, last in self.ends)
+        rows, steps = sum(end - begin for _, begin, end in self.own), (high - low) / step
         self.stretched = steps > max(SMALL_GRID, 2 * rows)  # perhaps too many steps for so few rows
-        inner = cut_times(runs)
+        inner = cut_times(self.runs())
         if steps > 2 * rows:
-            inner = np.concatenate([inner, cut_steps(runs, step)])
+            inner = np.concatenate([inner, cut_steps(self.runs(), step)])
         self.edges = [low, *[edge for edge in np.unique(inner).tolist() if low < edge <= high], high + 1]
+
+    def runs(self) -> Iterator[np.ndarray]:
+        """The stamps of each run, let go of once they have been looked at."""
+        for piece, begin, end in self.own:
+            yield piece.stamps[begin:end]
+            let_go([piece], None)
 
     def __iter__(self) -> Iterator[tuple[Panel, bool]]:
         """Each slab, and whether it is the last."""
@@ -152,26 +158,29 @@ class Slabs:
 
     def between(self, low: int, high: int) -> Panel | None:
         """The rows from one instant on and before another."""
-        stamps, columns = [], []
-        for piece, begin, end in self.own:
+        stamps, columns, used = [], [], []
+        for (piece, begin, end), (first, last) in zip(self.own, self.ends, strict=True):
+            if last < low or first >= high:
+                continue
+            used.append(piece)
             at, until = begin + np.searchsorted(piece.stamps[begin:end], [low, high])
             if at < until:
                 stamps.append(piece.stamps[at:until])
                 columns.append([column[at:until] for column in piece.columns])
         codes = [np.zeros(len(part), np.int32) for part in stamps]
         panel = to_panel([self.name], codes, stamps, columns) if stamps else None
-        return let_go([piece for piece, _, _ in self.own], panel)
+        return let_go(used, panel)
 
 
-def cut_times(runs: list[np.ndarray]) -> np.ndarray:
+def cut_times(runs: Iterable[np.ndarray]) -> np.ndarray:
     """Instants that part sorted runs of stamps into slabs of about `SEGMENT` rows."""
     spacing = max(1, segments.SEGMENT >> 8)
-    marks = np.sort(np.concatenate([run[::spacing] for run in runs]))
+    marks = np.sort(np.concatenate([run[::spacing].copy() for run in runs]))
     each = max(1, segments.SEGMENT // spacing)
     return marks[each::each]
 
 
-def cut_steps(runs: list[np.ndarray], step: float) -> np.ndarray:
+def cut_steps(runs: Iterable[np.ndarray], step: float) -> np.ndarray:
     """Stamps that part runs into slabs of about `SEGMENT` steps, as far as there are stamps to part at."""
     cuts = [run[np.flatnonzero(np.diff(run // int(step * segments.SEGMENT))) + 1] for run in runs]
     return np.concatenate(cuts)

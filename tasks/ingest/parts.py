@@ -20,7 +20,7 @@ from tasks.policy import step, this_call
 from tasks.storage import Draft, Receipt, Store
 
 BUCKETS = 64
-FLUSH = 1 << 21  # rows of a long stream that are sorted at a time
+FLUSH = 1 << 18  # rows of a long stream that are sorted at a time
 RUN = 1 << 19  # rows in a run at most
 
 

@@ -18,6 +18,7 @@ from tasks.ingest.files import (
     Piece,
     SourceFile,
     check_unchanged,
+    count_lines,
     cut_rows,
     first_line,
     read_header,
@@ -38,6 +39,7 @@ from tasks.ingest.spellings import stamp_type
 from tasks.ingest.stamps import Instants, to_instants
 from tasks.ingest.streams import is_utf8, not_encoded, open_text
 
+READ = 8 << 20  # bytes of text that are parsed at a time
 SAMPLE = 1 << 20  # bytes that tell what a column holds
 MELTED = 1 << 20  # rows that wide ones are made into at a time: a few bytes of text would grow to many
 
@@ -75,35 +77,58 @@ def csv_tables(source: SourceSpec, piece: Piece) -> Iterator[tuple[pa.Table, lis
         Fault: a row can not be taken apart.
     """
     for line, content in csv_texts(source, piece):
-        places = Places(source, line, content)
-        table = read_strictly(source, piece.file, content)
         faults: list[RowFault] = []
+        table = read_strictly(source, piece.file, content)
         if table is None:
             table, faults = read_row_by_row(source, piece.file, content, line)
-        yield with_partitions(piece.file, table), faults, places
+        yield with_partitions(piece.file, table), faults, Places(source, line, content)
 
 
 def csv_texts(source: SourceSpec, piece: Piece) -> Iterator[tuple[int, bytes]]:
-    """First line and UTF-8 text of runs of whole rows."""
+    """First line and UTF-8 text of runs of whole rows, about `READ` bytes of them at a time."""
     if piece.whole:
-        _, _, lines = read_header(source, piece.file)
+        _, _, line = read_header(source, piece.file)
         with open_text(piece.file, source.encoding) as stream:
-            for _ in range(lines):
+            for _ in range(line):
                 stream.readline()
-            line = 1 + lines
-            for content in cut_rows(stream, source.quote.encode(), source.delimiter.encode(), piece.file.name):
-                yield line, content
-                line += content.count(b"\n")
+            yield from numbered_texts(source, piece.file, stream, 1 + line)
         return
     with open(piece.file.path, "rb") as raw:
         raw.seek(piece.start)
-        content = raw.read(piece.end - piece.start)
-    if not is_utf8(source.encoding):
-        try:
-            content = content.decode(source.encoding).encode()
-        except UnicodeError as error:
-            raise not_encoded(piece.file.name, source.encoding, error) from error
-    yield piece.line, content
+        for line, content in numbered_texts(source, piece.file, Stretch(raw, piece.end - piece.start), piece.line):
+            yield line, content if is_utf8(source.encoding) else recode(source, piece.file, content)
+
+
+def numbered_texts(source: SourceSpec, file: SourceFile, stream, line: int) -> Iterator[tuple[int, bytes]]:
+    """Runs of whole rows with the line on which they begin."""
+    for content in cut_rows(stream, source.quote.encode(), source.delimiter.encode(), file.name, READ):
+        yield line, content
+        line += count_lines(content)
+
+
+def recode(source: SourceSpec, file: SourceFile, content: bytes) -> bytes:
+    """Text as UTF-8."""
+    try:
+        return content.decode(source.encoding).encode()
+    except UnicodeError as error:
+        raise not_encoded(file.name, source.encoding, error) from error
+
+
+class Stretch:
+    """The next so many bytes of a file, as a stream of their own."""
+
+    def __init__(self, raw, size: int):
+        self.raw, self.left = raw, size
+
+    def read(self, size: int) -> bytes:
+        return self.took(self.raw.read(min(size, self.left)))
+
+    def readline(self, size: int) -> bytes:
+        return self.took(self.raw.readline(min(size, self.left)))
+
+    def took(self, content: bytes) -> bytes:
+        self.left -= len(content)
+        return content
 
 
 def read_strictly(source: SourceSpec, file: SourceFile, content: bytes) -> pa.Table | None:

@@ -8,7 +8,7 @@ from tasks.ingest.panel import Ledger, Panel
 from tasks.ingest.sources import SourceSpec
 from tasks.storage import Draft
 
-SEGMENT = 1 << 20  # rows in a segment, and rows that are arranged at once
+SEGMENT = 1 << 19  # rows in a segment, and rows that are arranged at once
 ROW_GROUP = 1 << 17
 
 

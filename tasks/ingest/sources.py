@@ -135,8 +135,8 @@ READING = (
     "static_covariates", "static_uri", "order",
 )  # fmt: skip
 NOT_ARRANGING = (
-    "uri", "calendar", "holidays", "quarantine", "delimiter", "decimal", "quote", "encoding", "missing_markers", "timestamp_format", "repeated_hour",
-    "skipped_hour",
+    "uri", "calendar", "holidays", "quarantine", "delimiter", "decimal", "quote", "encoding", "missing_markers",
+    "timestamp_format", "repeated_hour", "skipped_hour",
 )  # fmt: skip
 
 
