@@ -156,14 +156,11 @@ def print_trained(trained, path: Path) -> None:
     if trained.too_short:
         click.echo(f"{trained.too_short:,} series are too short for the folds and were left out; the report names them.")
     print_set_aside(trained.set_aside, trained.faults)
-    print_facts(
-        {
-            "report": trained.report,
-            "forecast table": trained.forecast_table,
-            "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}",
-            "next": f"{command()} forecast {shlex.quote(str(path))}",
-        }
-    )
+    facts = {"report": trained.report, "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}"}
+    if trained.promoted or trained.scores["live"]:  # else there is nothing to forecast with
+        facts["forecast table"] = trained.forecast_table
+        facts["next"] = f"{command()} forecast {shlex.quote(str(path))}"
+    print_facts(facts)
 
 
 def print_checked(checked, path: Path) -> None:

@@ -56,22 +56,23 @@ def ingest_source(
     parts = read.map([(source.to_read(), chunk) for chunk in chunks], store, label=f"read{suffix}")
     waiting = any(isinstance(part, Unknown) for part in parts)
     found = [] if waiting else faults_of_reading(chunks, parts, store)
-    check_row_faults(source, found)
-    overview = survey(source.frequency, source.timezone, parts, store, label=f"survey{suffix}")
+    if not waiting:
+        check_row_faults(source, parts, found)
+    overview = survey_parts(source, parts, found, store, suffix)
     statics = read_statics(source, columns.static if columns else None)
     made = columns or columns_of(source, statics)
     if isinstance(overview, Unknown):
         series = ingest.map(overview, store, label=f"ingest{suffix}")
         return Ingested(overview, series, statics, made)
-    check_rows(overview)
-    shards = cut_shards(source, chunks, parts, overview, {fault["series_id"] for fault in found})
+    shards = cut_shards(chunks, parts, overview, {fault["series_id"] for fault in found}, repairs_of_reading(parts, store))
     calls = [(source.to_arrange(), shard, overview.frequency) for shard in shards]
     series = ingest.map(calls, store, label=f"ingest{suffix}")
     if not any(isinstance(one, Unknown) for one in series):
         found += faults_of_series(series, store)
     aside = {fault["series_id"] for fault in found}
-    lines = [f"{fault['series_id']}{fault['said']}" for fault in found]
-    check_series_faults(source, lines, len(aside), overview.num_series)
+    lines = as_lines(found)
+    if lines and not any(isinstance(one, Unknown) for one in series):
+        check_series_faults(source, lines, len(aside), sum(one.num_series for one in series))
     return Ingested(overview, series, statics, made, lines, len(aside))
 
 
@@ -83,22 +84,40 @@ def columns_of(source: SourceSpec, statics: Statics) -> Columns:
     )  # fmt: skip
 
 
-def check_rows(overview: Overview) -> None:
-    if overview.rows == 0:
-        raise Fault("The source has a header and no rows.")
+def survey_parts(source: SourceSpec, parts: list[Part], found: list[dict], store: Store, suffix: str) -> Overview:
+    """The overview of what was read; where it can not be had, faults met while reading are the better thing to tell."""
+    try:
+        return survey(source.frequency, source.timezone, parts, store, label=f"survey{suffix}")
+    except Fault:
+        if found:
+            raise Fault(list_faults(as_lines(found))) from None
+        raise
+
+
+def as_lines(found: list[dict]) -> list[str]:
+    return [f"{fault['series_id']}{fault['said']}" for fault in found]
 
 
 def faults_of_reading(chunks: list[Chunk], parts: list[Part], store: Store) -> list[dict]:
-    """The faults of single rows, with the file and line they are at."""
-    found = []
+    """The faults of single rows, the first of each kind and series with the file and line it is at."""
+    found: dict[tuple, dict] = {}
     for chunk, part in zip(chunks, parts, strict=True):
         if part.num_faults:
             for fault in store.read_json(part, "notes.json")["faults"]:
-                name = chunk.pieces[fault["piece"]].file.name
-                where = f"{name} {fault['where']}" if fault["where"] else name
-                more = f" ({fault['count']} such)" if fault["count"] > 1 else ""
-                found.append(fault | {"said": f", {where}: {fault['said']}{more}."})
-    return found
+                key = (fault["series_id"], fault["kind"])
+                if key in found:
+                    found[key]["count"] += fault["count"]
+                else:
+                    found[key] = fault | {"file": chunk.pieces[fault["piece"]].file.name}
+    for fault in found.values():
+        more = f" ({fault['count']} such)" if fault["count"] > 1 else ""
+        fault["said"] = f", {fault['file']} {fault['where']}".rstrip() + f": {fault['said']}{more}."
+    return list(found.values())
+
+
+def repairs_of_reading(parts: list[Part], store: Store) -> list[list[dict]]:
+    """What was done to the rows of each part while reading."""
+    return [store.read_json(part, "notes.json")["repairs"] if part.num_repairs else [] for part in parts]
 
 
 def faults_of_series(series: list[Series], store: Store) -> list[dict]:
@@ -113,21 +132,21 @@ def faults_of_series(series: list[Series], store: Store) -> list[dict]:
     return found
 
 
-def check_row_faults(source: SourceSpec, found: list[dict]) -> None:
-    """Raises a Fault for rows that can be laid at no series' door, whatever is set aside."""
+def check_row_faults(source: SourceSpec, parts: list[Part], found: list[dict]) -> None:
+    """Raises a Fault for rows that can be laid at no series' door, whatever is set aside, and where no row can be used."""
     lines = [fault["said"].removeprefix(", ") for fault in found if fault["series_id"] is None]
     if lines:
         raise Fault(list_faults(lines))
+    if not any(part.rows for part in parts):
+        raise Fault(list_faults(as_lines(found)) if found else "The source has a header and no rows.")
 
 
-def check_series_faults(source: SourceSpec, lines: list[str], set_aside: int, num_series: int) -> None:
+def check_series_faults(source: SourceSpec, lines: list[str], set_aside: int, left: int) -> None:
     """Raises a Fault where series have faults and may not be set aside, or none would be left."""
-    if not lines:
-        return
     if not source.quarantine:
-        raise Fault(list_faults(lines, set_aside, num_series))
-    if set_aside >= num_series:
-        raise Fault(f"All {num_series} series have faults, so none is left to go on with. {list_faults(lines)}")
+        raise Fault(list_faults(lines, set_aside, set_aside + left))
+    if not left:
+        raise Fault(f"All {set_aside} series have faults, so none is left to go on with. {list_faults(lines)}")
 
 
 def list_faults(lines: list[str], set_aside: int = 0, num_series: int = 0) -> str:

@@ -188,6 +188,9 @@ def allowed_keys(place: list[str], document: dict) -> list[str]:
     """The keys allowed in the section that `place` leads to."""
     kind = PipelineSpec
     for part in place:
+        if getattr(kind, "__origin__", None) is dict:  # the user's own names, each with a section below it
+            kind = kind.__args__[1]
+            continue
         annotation = kind.model_fields[part].annotation
         if part == "network":
             section = document.get("network") or {}

@@ -121,7 +121,8 @@ def make(folder: Path, *parts: Rows, frequency="h", follows=False, repairs=(), s
     slices = []
     for at, rows in enumerate(parts):
         part = write_part(store, source, f"part-{number + at}", rows, repairs)
-        slices.append(Slice(part=part.key, runs=part.runs, follows=follows and at > 0))
+        done = tuple((one["series_id"], one["what"], one["count"]) for one in repairs)
+        slices.append(Slice(part=part.key, runs=part.runs, follows=follows and at > 0, repairs=done))
     return ingest_shard(store, source, Shard(number=0, slices=tuple(slices), set_aside=set_aside), frequency, key)
 
 
@@ -129,7 +130,7 @@ def ingest_shard(store: Store, source: SourceSpec, shard: Shard, frequency: str,
     grid = Grid(frequency, source.timezone)
     with store.draft(Call(step="ingest", key=key, made_from={})) as draft:
         ledger, writer = Ledger(grid.say), SegmentWriter(draft, source)
-        note_repairs_of_reading(shard, store, ledger)
+        note_repairs_of_reading(shard, ledger)
         for rows in arranged(source, shard, grid, ledger, store):
             writer.add(rows.panel, rows.long, rows.refused)
         writer.close()

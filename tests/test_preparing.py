@@ -247,3 +247,42 @@ def test_a_kill_as_an_artifact_takes_its_place_leaves_the_next_run_right(server,
     from tasks.storage import Store
 
     assert outcome.model == read_live(Store(trained_folder / "store"), "small").model.digest
+
+
+def test_what_was_repaired_while_reading_is_told_even_where_the_same_rows_come_out(server, case):
+    case.write_spec(source__timezone="Europe/Paris", source__skipped_hour="drop", source__future_covariates=[])
+    stamps = pd.date_range("2024-03-30", periods=600, freq="h", tz="Europe/Paris").tz_localize(None)
+    frame = make_frame().assign(when=stamps.strftime("%Y-%m-%d %H:%M"))
+    case.write_frame(frame)
+    assert checking(case.spec).repairs == {}
+    spring = pd.DataFrame({"when": ["2024-03-31 02:00"], "load": [1.0], "temperature": [1.0]})
+    case.write_frame(pd.concat([frame[:26], spring, frame[26:]]))
+    found = checking(case.spec)
+    assert (found.rows, found.repairs) == (600, {"rows of a skipped hour dropped": 1})
+
+
+@pytest.mark.parametrize(
+    ("stamp", "message"),
+    [
+        (
+            "31.12.2013 00:00",
+            r"load.csv line 2, column 'when': '31\.12\.2013 00:00' is no ISO 8601 stamp.*set source.timestamp_format",
+        ),
+        ("yesterday", r"'yesterday' is no ISO 8601 stamp.* \(600 such\)"),
+    ],
+)
+def test_a_source_without_a_stamp_that_can_be_read_says_what_is_wrong_with_them(server, case, stamp, message):
+    case.write_frame(make_frame().assign(when=stamp))
+    for frequency in ("h", None):
+        case.write_spec(source__frequency=frequency)
+        with pytest.raises(Fault, match=message):
+            checking(case.spec)
+
+
+def test_a_series_of_which_no_row_can_be_read_is_set_aside_like_any_other(server, case):
+    case.write_spec(source__series_id="site", source__quarantine=True)
+    frame = make_sites(["a", "b"])
+    frame.loc[frame["site"] == "b", "when"] = "x"
+    case.write_frame(frame)
+    found = checking(case.spec)
+    assert (found.num_series, found.set_aside, len(found.faults)) == (1, 1, 1)

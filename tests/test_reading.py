@@ -226,12 +226,16 @@ def test_one_mark_can_not_do_two_things(spec, said):
         ("t,y\n2024-01-01,1_000\n", 2, "1_000"),  # a number to Python alone
         ("t,y\n2024-01-01,１２\n", 2, "１２"),  # too
         ("t,y\n2024-01-01,1 000\n", 2, "1 000"),
-        ('t,y\n2024-01-01,"1,5"\n', 2, "1,5"),  # a decimal comma
         ("t,z,y\n2024-01-01,x,1\n2024-01-02,x,abc\n", 3, "abc"),  # z is not used
     ],
 )
 def test_a_value_that_is_no_number_is_named_by_line_and_column(csv, content, place, text):
     assert faults_of(csv(content)) == [("y", f"line {place}, column 'y'", f"{text!r} is no number", 1)]
+
+
+def test_a_decimal_comma_is_no_number_unless_the_source_says_so(csv):
+    said = "'1,5' is no number; set source.decimal=',' if that is a decimal comma"
+    assert faults_of(csv('t,y\n2024-01-01,"1,5"\n')) == [("y", "line 2, column 'y'", said, 1)]
 
 
 def test_a_decimal_point_under_a_decimal_comma_is_no_number(csv):

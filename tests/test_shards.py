@@ -42,7 +42,7 @@ def shards_of(folder, chunks, parts, num_shards, faulty=()):
         step="survey", key="k", digest="d", frequency="h", inferred=False, season=24, rows=sum(part.rows for part in read),
         num_series=len(names), num_shards=num_shards,
     )  # fmt: skip
-    return cut_shards(source, chunks, read, overview, set(faulty))
+    return cut_shards(chunks, read, overview, set(faulty), [[] for _ in read])
 
 
 def test_every_series_is_in_the_shard_of_its_bucket_and_no_other(tmp_path):

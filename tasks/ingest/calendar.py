@@ -67,7 +67,7 @@ def public_holidays(place: str, years) -> list:
     try:
         from holidays import country_holidays
     except ImportError as error:
-        raise Fault("source.holidays needs the package holidays. Install it: pip install 'convcast[holidays]'.") from error
+        raise Fault("source.holidays needs the package holidays. Install it: pip install holidays.") from error
     country, _, part = place.partition("-")
     try:
         return list(country_holidays(country, subdiv=part or None, years=years))

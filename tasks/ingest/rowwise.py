@@ -108,10 +108,16 @@ def read_row_by_row(source: SourceSpec, file: SourceFile, content: bytes, first:
             number, good = to_number(text, empty, source.decimal)
             if not good:
                 own = name if name in own_series else id_of(source, file, row)
-                found.add("no number", own, f"line {line}, column {name!r}", f"{to_text(file, line, text)!r} is no number")
+                found.add("no number", own, f"line {line}, column {name!r}", no_number(source, to_text(file, line, text)))
             columns[name].append(np.nan if number in numbers else number)
     types = {name: pa.string() if name in texts else pa.float64() for name in in_file}
     return pa.table({name: pa.array(columns[name], types[name]) for name in in_file}), found.entries()
+
+
+def no_number(source: SourceSpec, text: str) -> str:
+    """What to say of a cell that is none, and which setting would make it one."""
+    comma = source.decimal == "." and NUMBER.fullmatch(text.strip().replace(",", ".", 1))
+    return f"{text!r} is no number" + ("; set source.decimal=',' if that is a decimal comma" if comma and "," in text else "")
 
 
 def whole_rows(source: SourceSpec, file: SourceFile, content: bytes, first: int) -> Iterator[tuple[int, list[str]]]:

@@ -3,6 +3,7 @@
 import mmap
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault
 from tasks.ingest.files import Chunk
-from tasks.ingest.parts import BUCKETS, Part, Run
-from tasks.ingest.sources import SourceSpec
+from tasks.ingest.parts import BUCKETS, Part, Run, bucket_of
 from tasks.ingest.timeline import infer_frequency, parse_timezone, season_of
 from tasks.policy import step, this_call
 from tasks.progress import say
@@ -44,6 +44,7 @@ class Slice(BaseModel):
     part: str  # key
     runs: tuple[Run, ...]
     follows: bool  # whether it goes on in the file of the slice before it
+    repairs: tuple[tuple[str, str, int], ...] = ()  # series, what was done to its rows while reading, how often
 
 
 class Shard(BaseModel):
@@ -56,7 +57,7 @@ class Shard(BaseModel):
     set_aside: tuple[str, ...] = ()  # series with faults that were met while reading
 
     def cache_identity(self) -> list:
-        content = [[int(one.follows), *(run.sha256 for run in one.runs)] for one in self.slices]
+        content = [[int(one.follows), *(run.sha256 for run in one.runs), *map(list, one.repairs)] for one in self.slices]
         return [content, list(self.set_aside)]
 
     @property
@@ -160,21 +161,33 @@ def sample_stamps(bucket: int, timezone: str, parts: list[Part], store: Store) -
     return stamps.tz_convert(parse_timezone(timezone))
 
 
-def cut_shards(source: SourceSpec, chunks: list[Chunk], parts: list[Part], overview: Overview, faulty: set[str]) -> list[Shard]:
-    """The shards that have rows; `faulty` series are set aside in theirs."""
-    from tasks.ingest.parts import bucket_of
+def cut_shards(
+    chunks: list[Chunk], parts: list[Part], overview: Overview, faulty: set[str], repairs: list[list[dict]]
+) -> list[Shard]:
+    """The shards that have rows; `faulty` series are set aside in theirs.
 
+    Args:
+        repairs: what was done while reading, part by part, as their notes have it.
+    """
     files = [{piece.file.path for piece in chunk.pieces} for chunk in chunks]
+    number_of = partial(shard_of, num_shards=overview.num_shards)
     shards = []
     for number in range(overview.num_shards):
         slices, before = [], None
         for at, part in enumerate(parts):
             runs = tuple(run for run in part.runs if run.bucket % overview.num_shards == number)
-            if runs:
+            own = tuple(
+                (one["series_id"], one["what"], one["count"]) for one in repairs[at] if number_of(one["series_id"]) == number
+            )
+            if runs or own:
                 follows = before is not None and len(files[at]) == 1 and files[at] == files[before]
-                slices.append(Slice(part=part.key, runs=runs, follows=follows))
+                slices.append(Slice(part=part.key, runs=runs, follows=follows, repairs=own))
                 before = at
-        aside = tuple(sorted(name for name in faulty if bucket_of(name) % overview.num_shards == number))
-        if slices:
+        aside = tuple(sorted(name for name in faulty if number_of(name) == number))
+        if any(one.runs for one in slices):
             shards.append(Shard(number=number, slices=tuple(slices), set_aside=aside))
     return shards
+
+
+def shard_of(series_id: str, num_shards: int) -> int:
+    return bucket_of(series_id) % num_shards

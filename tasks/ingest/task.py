@@ -1,13 +1,10 @@
 """The step that makes canonical Parquet of one shard: sorted by series and time, regular, checked."""
 
-import json
-
 from pydantic import BaseModel, ConfigDict
 
 from tasks.ingest.arranging import arranged
 from tasks.ingest.grid import Grid
 from tasks.ingest.panel import Ledger
-from tasks.ingest.parts import bucket_of
 from tasks.ingest.segments import SegmentWriter
 from tasks.ingest.shards import Shard
 from tasks.ingest.sources import SourceSpec
@@ -47,7 +44,7 @@ def ingest(source: SourceSpec, shard: Shard, frequency: str, store: Store) -> Se
     grid = Grid(frequency, source.timezone)
     with store.draft(this_call()) as draft:
         ledger, writer = Ledger(grid.say), SegmentWriter(draft, source)
-        note_repairs_of_reading(shard, store, ledger)
+        note_repairs_of_reading(shard, ledger)
         for rows in arranged(source, shard, grid, ledger, store):
             writer.add(rows.panel, rows.long, rows.refused)
         writer.close()
@@ -74,12 +71,8 @@ def receipt_facts(shard: Shard, index: dict, writer: SegmentWriter, draft: Draft
     }  # fmt: skip
 
 
-def note_repairs_of_reading(shard: Shard, store: Store, ledger: Ledger) -> None:
+def note_repairs_of_reading(shard: Shard, ledger: Ledger) -> None:
     """Count what was repaired while reading, under this shard's series."""
-    buckets = {run.bucket for one in shard.slices for run in one.runs}
     for one in shard.slices:
-        notes = store.folder("read", one.part) / "notes.json"
-        for note in json.loads(notes.read_bytes())["repairs"]:
-            if bucket_of(note["series_id"]) in buckets:
-                key = (note["series_id"], note["what"])
-                ledger.repairs[key] = ledger.repairs.get(key, 0) + note["count"]
+        for series_id, what, count in one.repairs:
+            ledger.repairs[series_id, what] = ledger.repairs.get((series_id, what), 0) + count
