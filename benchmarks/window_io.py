@@ -55,7 +55,7 @@ def make_rows(num_rows: int) -> np.ndarray:
 def to_piece(rows: np.ndarray) -> Piece:
     """The rows as one series of canonical Parquet hands them on."""
     minute = 60_000_000  # microseconds
-    return Piece("demand", 0, np.arange(len(rows)) * minute, rows.astype(np.float64))
+    return Piece("demand", 0, np.arange(len(rows)) * minute, np.asfortranarray(rows, np.float64))
 
 
 def open_fold(path: Path, num_rows: int):

@@ -18,7 +18,7 @@ from models.errors import Fault
 from models.series import Columns
 
 FOLDS = ("train", "validation", "test")
-SHUFFLE_ROWS = 1 << 20  # rows that a shuffled stream holds at a time
+SHUFFLE_ROWS = 1 << 19  # rows that a shuffled stream holds at a time; few enough to stay in a processor's cache
 
 
 class WindowSpec(BaseModel):

@@ -183,16 +183,20 @@ def write_windows(path: Path, pieces: Iterator[Piece], columns: Columns, windows
                 anchors = rows.mean(0)
                 if columns.masked:
                     anchors[1] = 0.0  # what was filled in has to come back as exactly 0
-                shifted = (rows - anchors).astype(np.float32)
                 ids = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), [piece.series_id])
                 stamps = pa.array(piece.stamps[at : at + len(rows)]).view(pa.timestamp("us", "UTC"))
-                channels = [pa.array(shifted[:, channel]) for channel in range(rows.shape[1])]
+                channels = [pa.array(less(rows[:, channel], anchor)) for channel, anchor in enumerate(anchors)]
                 writer.write_table(pa.table([ids, stamps, *channels], schema=schema), row_group_size=len(rows))
                 block = {"series_id": piece.series_id, "first_row": piece.first_row + at, "num_starts": count}
                 blocks.append(block | {"anchors": anchors.tolist()})
         footer = {"format": FORMAT, **windows.model_dump(), "block": BLOCK, "columns": columns.model_dump(), "blocks": blocks}
         writer.add_key_value_metadata({FOOTER: json.dumps(footer).encode()})
     return blocks
+
+
+def less(values: np.ndarray, anchor: float) -> np.ndarray:
+    """Values (R,) less their anchor, subtracted as float64 and kept as float32."""
+    return np.subtract(values, anchor, out=np.empty(len(values), np.float32), casting="same_kind")
 
 
 class WindowFile:

@@ -37,7 +37,7 @@ def split_series(table: pa.Table, channels: list[str]) -> Iterator[tuple[str, np
     ids = ids if pa.types.is_dictionary(ids.type) else ids.dictionary_encode()
     codes = ids.indices.to_numpy()
     stamps = table["timestamp"].cast(pa.int64()).to_numpy()
-    rows = np.empty((len(table), len(channels)))
+    rows = np.empty((len(table), len(channels)), order="F")
     for at, name in enumerate(channels):
         rows[:, at] = table[name].cast(pa.float64()).to_numpy()
     edges = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
