@@ -57,7 +57,7 @@ class Rows:
 
 
 def read_piece(source: SourceSpec, piece: Piece) -> Iterator[Rows]:
-    """The rows of a piece, about 32 MB of text or one row group at a time.
+    """The rows of a piece, about 8 MB of text or a million rows at a time.
 
     Raises:
         Fault: the file is not what it was, is not whole, or has a row that can not be taken apart.
