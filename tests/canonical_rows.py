@@ -9,15 +9,12 @@ import pandas as pd
 import pyarrow as pa
 
 from models.series import Columns
-from tasks.ingest.arranging import arranged
 from tasks.ingest.canonical import read_segment
 from tasks.ingest.grid import Grid
-from tasks.ingest.panel import Ledger
 from tasks.ingest.parts import Part, Run, bucket_of
-from tasks.ingest.segments import SegmentWriter
 from tasks.ingest.shards import Shard, Slice
 from tasks.ingest.sources import SourceSpec
-from tasks.ingest.task import Series, note_repairs_of_reading, receipt_facts
+from tasks.ingest.task import Series, write_canonical
 from tasks.storage import Call, Store
 
 NAN = float("nan")
@@ -127,17 +124,10 @@ def make(folder: Path, *parts: Rows, frequency="h", follows=False, repairs=(), s
 
 
 def ingest_shard(store: Store, source: SourceSpec, shard: Shard, frequency: str, key: str) -> Made:
-    grid = Grid(frequency, source.timezone)
     with store.draft(Call(step="ingest", key=key, made_from={})) as draft:
-        ledger, writer = Ledger(grid.say), SegmentWriter(draft, source)
-        note_repairs_of_reading(shard, ledger)
-        for rows in arranged(source, shard, grid, ledger, store):
-            writer.add(rows.panel, rows.long, rows.refused)
-        writer.close()
-        index = writer.index(ledger)
-        draft.write_json("index.json", index)
-        receipt = draft.commit(Series, **receipt_facts(shard, index, writer, draft))
+        facts = write_canonical(source, shard, Grid(frequency, source.timezone), store, draft)
+        receipt = draft.commit(Series, **facts)
     columns = Columns(
         masked=source.masks, past=source.past_covariates, future=source.future_covariates, static=source.static_covariates
     )
-    return Made(store, receipt, index, columns)
+    return Made(store, receipt, store.read_json(receipt, "index.json"), columns)

@@ -179,6 +179,15 @@ def test_a_source_counts_by_its_bytes_and_what_is_read_of_it_not_where_it_lies()
     assert identity(here) != identity(here.model_copy(update={"gaps": "interpolate"}))
 
 
+def test_a_static_covariate_that_moves_to_a_second_file_is_another_source():
+    inside = SourceSpec(uri="x.csv", timestamp="t", target="y", series_id="s", static_covariates=["area"])
+    elsewhere = inside.model_copy(update={"static_uri": "sites.csv"})
+    assert inside.value_columns != elsewhere.value_columns
+    assert identity(inside.to_read()) != identity(elsewhere.to_read())
+    assert identity(inside.to_arrange()) != identity(elsewhere.to_arrange())
+    assert identity(elsewhere) == identity(inside.model_copy(update={"static_uri": "other/sites.csv"}))
+
+
 def test_specs_collections_and_plain_values_count_as_json():
     value = {
         "w": WindowSpec(lookback=2, horizon=1),

@@ -91,8 +91,9 @@ class SourceSpec(BaseModel):
         return SourceSpec.model_construct(**{**needed, **given})
 
     def cache_identity(self) -> dict:
-        """Where the bytes lie does not shape what is read from them."""
-        return self.model_dump(mode="json", exclude={"uri", "static_uri"})
+        """Where the bytes lie does not shape what is read from them; that some columns lie in a second file does."""
+        static_file = {"static_file": self.static_uri is not None}
+        return self.model_dump(mode="json", exclude={"uri", "static_uri"}) | static_file
 
     def seen_by(self, columns: Columns) -> "SourceSpec":
         """This source as a model with these columns reads it."""

@@ -41,19 +41,23 @@ class Series(Receipt):
 @step(libraries=("numpy", "pandas", "pyarrow", "tzdata"))
 def ingest(source: SourceSpec, shard: Shard, frequency: str, store: Store) -> Series:
     """Arrange what was read of one shard into canonical Parquet."""
-    grid = Grid(frequency, source.timezone)
     with store.draft(this_call()) as draft:
-        ledger, writer = Ledger(grid.say), SegmentWriter(draft, source)
-        note_repairs_of_reading(shard, ledger)
-        for rows in arranged(source, shard, grid, ledger, store):
-            writer.add(rows.panel, rows.long, rows.refused)
-        writer.close()
-        index = writer.index(ledger)
-        draft.write_json("index.json", index)
-        facts = receipt_facts(shard, index, writer, draft)
+        facts = write_canonical(source, shard, Grid(frequency, source.timezone), store, draft)
         if facts["repairs"]:
             say("repaired: " + ", ".join(f"{count:,} {what}" for what, count in facts["repairs"].items()))
         return draft.commit(Series, **facts)
+
+
+def write_canonical(source: SourceSpec, shard: Shard, grid: Grid, store: Store, draft: Draft) -> dict:
+    """Write the segments and the index of a shard; returns what its receipt states."""
+    ledger, writer = Ledger(grid.say), SegmentWriter(draft, source)
+    note_repairs_of_reading(shard, ledger)
+    for rows in arranged(source, shard, grid, ledger, store):
+        writer.add(rows.panel, rows.long, rows.refused)
+    writer.close()
+    index = writer.index(ledger)
+    draft.write_json("index.json", index)
+    return receipt_facts(shard, index, writer, draft)
 
 
 def receipt_facts(shard: Shard, index: dict, writer: SegmentWriter, draft: Draft) -> dict:
