@@ -1,9 +1,9 @@
 """How fast windows are written to disk and fed from it, against the limit and the two usual ways.
 
-Writing. Compared: `tasks.windows.write_windows` (blocks of rows, page checksums, stamps and series ids, from float64 rows);
-the same floats written raw, which is the limit; and exploded Parquet (a row a window, past and target as fixed-size
-binary, page checksums), with and without zstd. All end with fsync. The exploded files hold only `--part` windows, for
-all of them would take gigabytes; their seconds and bytes are scaled to the whole by the number of windows.
+Writing. Compared: `tasks.windows.files.write_windows` (blocks of rows, page checksums, stamps and series ids, from
+float64 rows); the same floats written raw, which is the limit; and exploded Parquet (a row a window, past and target as
+fixed-size binary, page checksums), with and without zstd. All end with fsync. The exploded files hold only `--part`
+windows, for all of them would take gigabytes; their seconds and bytes are scaled to the whole by the number of windows.
 
 Reading. Compared, in windows per CPU-second, one thread, files in the page cache: batches of 168 (past, target) from
 `models.windows.ShuffledStream` over that file, checksums verified; the exploded files, shuffled within row groups,
@@ -32,7 +32,8 @@ from torch.utils.data import DataLoader, Dataset
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns
 from models.windows import Batch, FoldSpec, ShuffledStream, WindowSpec
-from tasks.windows import Piece, WindowSet, write_windows
+from tasks.windows.files import SeriesRows, write_windows
+from tasks.windows.folds import WindowSet
 
 COLUMNS = Columns(future=("WorkDay", "Temperature"))
 WINDOWS = WindowSpec(lookback=72, horizon=24)
@@ -52,10 +53,10 @@ def make_rows(num_rows: int) -> np.ndarray:
     return rows
 
 
-def to_piece(rows: np.ndarray) -> Piece:
+def to_piece(rows: np.ndarray) -> SeriesRows:
     """The rows as one series of canonical Parquet hands them on."""
     minute = 60_000_000  # microseconds
-    return Piece("demand", 0, np.arange(len(rows)) * minute, np.asfortranarray(rows, np.float64))
+    return SeriesRows("demand", 0, np.arange(len(rows)) * minute, np.asfortranarray(rows, np.float64))
 
 
 def open_fold(path: Path, num_rows: int):

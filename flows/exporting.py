@@ -12,7 +12,8 @@ from flows.spec import PipelineSpec
 from tasks.normalise import read_scaler
 from tasks.policy import StepState
 from tasks.storage import Store, speaking_of
-from tasks.windows import FoldBlocks, exploded, open_windows
+from tasks.windows.export import exploded
+from tasks.windows.folds import FoldBlocks, open_windows
 
 
 class Exported(BaseModel):

@@ -16,7 +16,7 @@ from tasks.ingest.task import Series, ingest
 from tasks.normalise import Normalised, normalise
 from tasks.planning import Unknown
 from tasks.storage import Store
-from tasks.windows import Windows, materialise_windows, stretches
+from tasks.windows.task import Windows, materialise_windows, stretches
 
 SHOWN_FAULTS = 10  # named in a message at most; all are counted
 

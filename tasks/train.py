@@ -19,7 +19,8 @@ from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
 from tasks.progress import progress, say
 from tasks.storage import Receipt, Store, speaking_of, write_atomically
-from tasks.windows import Windows, WindowSet, open_windows
+from tasks.windows.folds import WindowSet, open_windows
+from tasks.windows.task import Windows
 
 
 class Model(Receipt):

@@ -19,7 +19,8 @@ from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
 from tasks.storage import Receipt, Store
 from tasks.train import Model, read_bundle
-from tasks.windows import Windows, WindowSet, open_windows
+from tasks.windows.folds import WindowSet, open_windows
+from tasks.windows.task import Windows
 
 SCORED_FOLDS = ("validation", "test")
 BATCH = 1024  # windows forecast at a time

@@ -13,7 +13,8 @@ from models.windows import FoldSpec, WindowSpec
 from tasks.ingest.canonical import stored_channels
 from tasks.ingest.task import Segment, Series
 from tasks.storage import Store
-from tasks.windows import Piece, WindowSet, write_windows
+from tasks.windows.files import SeriesRows, write_windows
+from tasks.windows.folds import WindowSet
 
 HOUR = 3_600_000_000  # microseconds
 
@@ -76,14 +77,14 @@ def scaler_of(
     return merge_scales([scales], columns, season, spec)
 
 
-def pieces_of(rows: dict[str, np.ndarray], span: int, cut: int | None = None) -> list[list[Piece]]:
+def pieces_of(rows: dict[str, np.ndarray], span: int, cut: int | None = None) -> list[list[SeriesRows]]:
     """Series, hourly from 1970 on, as the pieces of one file; or of a file for every `cut` rows of each."""
     files = []
     for name, values in rows.items():
         stamps = np.arange(len(values)) * HOUR
         for begin in range(0, len(values), cut or len(values)):
             part = slice(max(0, begin - span + 1), begin + (cut or len(values)))
-            files.append([Piece(name, part.start, stamps[part], values[part])])
+            files.append([SeriesRows(name, part.start, stamps[part], values[part])])
     return files if cut else [[piece for file in files for piece in file]]
 
 

@@ -19,7 +19,7 @@ from models.windows import FoldSpec, WindowSpec
 from tasks.promote import GateSpec, judge
 from tasks.train import Model
 from tasks.validate import Backtest, Forecaster, Scores, check_same_task, clock_unit, score_steps, worst_series
-from tasks.windows import Windows
+from tasks.windows.task import Windows
 
 CUT, FOLDS = WindowSpec(lookback=2, horizon=2), FoldSpec(validation=2, test=4)
 FACTS = SeriesFacts(target="load", columns=Columns(), frequency="h", season=2, timezone="+02:00")

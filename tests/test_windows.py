@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shards import HOUR, pieces_of, window_set, write_shard
 
-import tasks.windows
+import tasks.windows.files
 from models.errors import Fault
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns
@@ -27,7 +27,10 @@ from models.windows import (
 from tasks.ingest.calendar import Calendar
 from tasks.ingest.statics import Statics
 from tasks.storage import Store
-from tasks.windows import WindowFile, WindowSet, exploded, rounded, step_label, stretches, window_rows, write_windows
+from tasks.windows.export import exploded, rounded, step_label
+from tasks.windows.files import WindowFile, write_windows
+from tasks.windows.folds import WindowSet
+from tasks.windows.task import stretches, window_rows
 
 PLAIN = Columns()
 FOLDS = ("train", "validation", "test")
@@ -287,8 +290,8 @@ def test_a_fold_has_the_windows_that_are_cut_by_hand_whatever_the_block_stride_a
     lengths = [windows.span + 9 + extra for extra in spare]
     rows = {f"s{at}": rng.normal(at, 1 + at, (length, 3)).cumsum(0) for at, length in enumerate(lengths)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.windows, "BLOCK", block)
-        patch.setattr(tasks.windows, "AT_ONCE", 25)
+        patch.setattr(tasks.windows.files, "BLOCK", block)
+        patch.setattr(tasks.windows.files, "AT_ONCE", 25)
         cut = window_set(tmp_path_factory.mktemp("w"), columns, rows, windows, folds, more and windows.span + more)
         for fold in FOLDS:
             blocks, wanted = cut.fold(fold), []
@@ -376,7 +379,7 @@ def test_reading_a_block_twice_gives_the_same_rows(tmp_path):
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [0, 1, 4, 5, 2, 3], [3, 4, 5, 0]])
 def test_blocks_read_in_any_order_are_the_same(tmp_path, monkeypatch, order):
-    monkeypatch.setattr(tasks.windows, "AT_ONCE", 45)  # two neighbours
+    monkeypatch.setattr(tasks.windows.files, "AT_ONCE", 45)  # two neighbours
     rows = counting(PLAIN, **{f"s{at}": np.arange(20 + at) + 100 * at for at in range(6)})
     blocks = raw_set(tmp_path, rows, lookback=3, horizon=2).fold("test")
     for block in order:

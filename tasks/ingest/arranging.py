@@ -12,7 +12,7 @@ import numpy as np
 from tasks.ingest import segments
 from tasks.ingest.grid import LARGEST_GRID, SMALL_GRID, Grid, Placed, fill_steps, place, refuse_sparse, too_sparse
 from tasks.ingest.holes import fill_holes
-from tasks.ingest.loading import Piece, Slabs, check_order_between_files, gather, load_runs
+from tasks.ingest.loading import RunRows, Slabs, check_order_between_files, gather, load_runs
 from tasks.ingest.panel import (
     Ledger,
     Panel,
@@ -53,7 +53,7 @@ def arranged(source: SourceSpec, shard: Shard, grid: Grid, ledger: Ledger, store
             yield Arranged(arrange(source, gather(pieces, group), grid, ledger))
 
 
-def sizes_of(pieces: list[Piece], grid: Grid) -> dict[str, int]:
+def sizes_of(pieces: list[RunRows], grid: Grid) -> dict[str, int]:
     """About how many rows each series has or will have once it is regular, unless it is too sparse to become it."""
     rows: dict[str, int] = {}
     ends: dict[str, tuple[int, int]] = {}

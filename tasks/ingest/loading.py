@@ -17,7 +17,7 @@ from tasks.storage import Store
 
 
 @dataclass
-class Piece:
+class RunRows:
     """The rows of one run, mapped from disk."""
 
     slice_number: int
@@ -30,7 +30,7 @@ class Piece:
     mapped: MappedRun | None = None
 
 
-def load_runs(shard: Shard, store: Store) -> list[Piece]:
+def load_runs(shard: Shard, store: Store) -> list[RunRows]:
     """Every run of a shard, in the order of the source."""
     pieces = []
     for number, one in enumerate(shard.slices):
@@ -45,11 +45,11 @@ def load_runs(shard: Shard, store: Store) -> list[Piece]:
             spans = zip(names, itertools.pairwise(edges), strict=True)
             ranges = {name: span for name, span in spans if span[0] < span[1]}
             mapped.release()
-            pieces.append(Piece(number, one.follows, names, codes, stamps, columns, ranges, mapped))
+            pieces.append(RunRows(number, one.follows, names, codes, stamps, columns, ranges, mapped))
     return pieces
 
 
-def check_order_between_files(source: SourceSpec, pieces: list[Piece], ledger: Ledger, names: set[str]) -> None:
+def check_order_between_files(source: SourceSpec, pieces: list[RunRows], ledger: Ledger, names: set[str]) -> None:
     """Stamps that go back from one part of a file to the next; within a part, reading has seen to them."""
     if not any(piece.follows for piece in pieces):
         return
@@ -77,7 +77,7 @@ def tell_of_order(source: SourceSpec, name: str, first: int, before: int, ledger
     ledger.fault(panel, row, "order", lambda row, count: said)
 
 
-def gather(pieces: list[Piece], names: list[str]) -> Panel:
+def gather(pieces: list[RunRows], names: list[str]) -> Panel:
     """The rows of some neighbouring series, sorted by series and time; rows of one stamp stay in the order of the source."""
     number = {name: at for at, name in enumerate(names)}
     codes, stamps, columns = [], [], []
@@ -97,7 +97,7 @@ def gather(pieces: list[Piece], names: list[str]) -> Panel:
     return let_go(pieces, to_panel(names, codes, stamps, columns))
 
 
-def let_go(pieces: list[Piece], panel: Panel | None) -> Panel | None:
+def let_go(pieces: list[RunRows], panel: Panel | None) -> Panel | None:
     """The panel, a copy, once the memory of what it was copied from is given back."""
     for piece in pieces:
         if piece.mapped:
@@ -123,7 +123,7 @@ class Slabs:
         step: microseconds, the usual step of the series.
     """
 
-    def __init__(self, pieces: list[Piece], name: str, step: float):
+    def __init__(self, pieces: list[RunRows], name: str, step: float):
         self.name = name
         self.own = [(piece, *piece.ranges[name]) for piece in pieces if name in piece.ranges]
         self.ends = [(int(run[0]), int(run[-1])) for run in self.runs()]  # kept: to look them up would map many pages

@@ -95,7 +95,7 @@ def csv_texts(source: SourceSpec, piece: Piece) -> Iterator[tuple[int, bytes]]:
         return
     with open(piece.file.path, "rb") as raw:
         raw.seek(piece.start)
-        for line, content in numbered_texts(source, piece.file, Stretch(raw, piece.end - piece.start), piece.line):
+        for line, content in numbered_texts(source, piece.file, Limited(raw, piece.end - piece.start), piece.line):
             yield line, content if is_utf8(source.encoding) else recode(source, piece.file, content)
 
 
@@ -114,8 +114,8 @@ def recode(source: SourceSpec, file: SourceFile, content: bytes) -> bytes:
         raise not_encoded(file.name, source.encoding, error) from error
 
 
-class Stretch:
-    """The next so many bytes of a file, as a stream of their own."""
+class Limited:
+    """A stream that ends after so many bytes."""
 
     def __init__(self, raw, size: int):
         self.raw, self.left = raw, size
