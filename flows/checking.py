@@ -7,7 +7,7 @@ from flows.preparing import ingest_source, stock_of
 from flows.running import few_at_once, run_of
 from flows.spec import PipelineSpec
 from tasks.ingest.grid import Grid
-from tasks.policy import StepState
+from tasks.journal import StepState
 from tasks.storage import Store
 
 

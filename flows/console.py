@@ -33,7 +33,7 @@ def follow(path: Path, origin: str | None = None) -> Iterator[Any]:
         spec = spec.model_copy(update={"forecast": spec.forecast.model_copy(update={"origin": parse_origin(origin)})})
     url = use_server(tell)
     tell(f"Prefect UI: {url.removesuffix('/api')}")
-    from tasks.policy import Journal, journal
+    from tasks.journal import Journal, journal
 
     token = journal.set(Journal(lambda entry: tell(step_line(entry))))
     try:

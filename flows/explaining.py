@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from flows.running import Run
 from flows.spec import PipelineSpec
 from flows.training import training_steps
+from tasks.journal import Journal
 from tasks.planning import Planned, plan
-from tasks.policy import Journal
 from tasks.storage import Store
 
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from flows.preparing import prepare, stock_of
 from flows.running import few_at_once, run_of
 from flows.spec import PipelineSpec
+from tasks.journal import StepState
 from tasks.normalise import read_scaler
-from tasks.policy import StepState
 from tasks.storage import Store, speaking_of
 from tasks.windows.export import exploded
 from tasks.windows.folds import FoldBlocks, open_windows

@@ -11,7 +11,7 @@ from models.series import SeriesFacts
 from tasks.forecast import forecast
 from tasks.ingest.shards import Overview
 from tasks.ingest.sources import SourceSpec
-from tasks.policy import StepState
+from tasks.journal import StepState
 from tasks.promote import read_live
 from tasks.storage import Store
 

@@ -12,7 +12,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from tasks.policy import Journal, StepState, journal
+from tasks.journal import Journal, StepState, journal
 from tasks.storage import Store
 from tasks.validate import Scores
 

@@ -13,7 +13,7 @@ from flows.spec import PipelineSpec
 from models.errors import Fault
 from tasks.ingest.files import Chunk
 from tasks.ingest.sources import SourceSpec
-from tasks.policy import StepState
+from tasks.journal import StepState
 from tasks.promote import Live, Promotion, promote, read_live
 from tasks.report import Page, SetAside, Subject, publish_report, report, template_folder
 from tasks.storage import Store

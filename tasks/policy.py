@@ -5,19 +5,14 @@ project source it reaches and the versions of the libraries that shape its outpu
 the run. A stored result is believed only while the artifact it names is whole.
 """
 
-import ast
 import errno
 import hashlib
-import importlib.util
 import inspect
 import json
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, partial, update_wrapper, wraps
-from importlib import metadata
-from pathlib import Path
+from functools import partial, update_wrapper, wraps
 from typing import Any
 
 from prefect import Task
@@ -27,11 +22,12 @@ from prefect.transactions import IsolationLevel
 from pydantic import BaseModel
 
 from models.errors import Fault
+from tasks.journal import StepState, journal
 from tasks.lease import LeasedLocks
 from tasks.planning import Planned, Unknown, plan, unknown_steps, why
+from tasks.sourcecode import source_reached, version
 from tasks.storage import Call, Receipt, Store
 
-ROOMS = ("flows", "tasks", "models")
 # The only form in which a stored result is believed: nothing in it can execute.
 PLAIN_JSON = {
     "type": "json",
@@ -39,43 +35,10 @@ PLAIN_JSON = {
     "object_decoder": "prefect.serializers.prefect_json_object_decoder",
     "loads_kwargs": {},
 }
-# They decide when a step runs and how that looks, never what it makes.
-SHAPE_NOTHING = ("tasks/policy.py", "tasks/lease.py", "tasks/planning.py", "tasks/progress.py", "models/errors.py")
-
-
-@cache
-def version(library: str) -> str:
-    """The installed version; looking it up parses a file."""
-    return metadata.version(library)
 
 
 class Unkeyable(TypeError):
     """An argument of a cached step has no content that a key could be made of. A programmer's mistake."""
-
-
-class StepState(BaseModel):
-    """How one step of a run ended."""
-
-    step: str
-    state: str  # Prefect's name for it: Completed, Cached, Failed, ...; of many calls, Cached if all were
-    seconds: float
-    calls: int = 1
-    cached: int = 0  # of these calls
-
-
-class Journal:
-    """The steps of one run, in the order in which they ended, told to whoever listens."""
-
-    def __init__(self, listen: Callable[[StepState], None] = lambda entry: None):
-        self.entries: list[StepState] = []
-        self.listen = listen
-
-    def note(self, entry: StepState) -> None:
-        self.entries.append(entry)
-        self.listen(entry)
-
-
-journal: ContextVar[Journal | None] = ContextVar("journal", default=None)
 
 
 @dataclass
@@ -325,43 +288,3 @@ def identity(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise Unkeyable(f"A step was given a {type(value).__name__}; pass a spec, a receipt or plain JSON values.")
-
-
-@cache
-def source_reached(file: str) -> dict[str, str]:
-    """SHA-256 of every project file that a file imports, directly or through others, itself included."""
-    root = Path(__file__).parent.parent
-    found: dict[str, str] = {}
-    waiting = [Path(file)]
-    while waiting:
-        path = waiting.pop()
-        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-        if name in found or name in SHAPE_NOTHING:
-            continue
-        source = path.read_bytes()
-        found[name] = hashlib.sha256(source).hexdigest()
-        waiting += [Path(origin) for module in imported(source) if (origin := project_file(module))]
-    return dict(sorted(found.items()))
-
-
-def imported(source: bytes) -> set[str]:
-    """Every dotted name that a module imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
-
-
-def project_file(module: str) -> str | None:
-    """The file of a project module, or None for anything else."""
-    if module.split(".")[0] not in ROOMS:
-        return None
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # a name inside a module
-        return None
-    return found.origin if found and found.origin and not found.origin.endswith("__init__.py") else None

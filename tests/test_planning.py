@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-import tasks.policy
+import tasks.sourcecode
 from models.errors import Fault
 from models.windows import WindowSpec
 from tasks.ingest.files import Chunk
 from tasks.ingest.sources import SourceSpec
 from tasks.planning import REASONS, Unknown, differences, flatten, unknown_steps, why
-from tasks.policy import Unkeyable, identity, imported, is_transient, may_pass, project_file, source_reached
+from tasks.policy import Unkeyable, identity, is_transient, may_pass
+from tasks.sourcecode import imported, project_file, source_reached
 from tasks.storage import Receipt
 
 DIGEST, OTHER = "a" * 64, "b" * 64
@@ -251,7 +252,7 @@ def test_what_is_no_file_of_the_project_is_left_aside(module):
 
 
 def test_source_reached_names_a_file_and_what_it_imports_through_others():
-    root = Path(tasks.policy.__file__).parent.parent
+    root = Path(tasks.sourcecode.__file__).parent.parent
     reached = source_reached(str(root / "tasks" / "validate.py"))
     assert list(reached) == sorted(reached)
     for name in (
@@ -267,16 +268,16 @@ def test_source_reached_names_a_file_and_what_it_imports_through_others():
     assert not [name for name in reached if name.startswith("flows/")]
 
 
-@pytest.mark.parametrize("name", ["policy", "lease", "planning", "progress"])
+@pytest.mark.parametrize("name", ["policy", "sourcecode", "journal", "lease", "planning", "progress"])
 def test_source_that_shapes_no_output_is_not_reached(name):
-    root = Path(tasks.policy.__file__).parent.parent
+    root = Path(tasks.sourcecode.__file__).parent.parent
     reached = source_reached(str(root / "tasks" / "train.py"))
     assert f"tasks/{name}.py" not in reached
     assert "models/errors.py" not in reached
 
 
 def test_a_model_s_code_does_not_reach_how_data_is_read():
-    root = Path(tasks.policy.__file__).parent.parent
+    root = Path(tasks.sourcecode.__file__).parent.parent
     assert set(source_reached(str(root / "models" / "fit.py"))) == {"models/fit.py", "models/series.py", "models/windows.py"}
 
 
@@ -288,7 +289,7 @@ def test_a_change_two_imports_away_changes_what_is_reached(tmp_path, monkeypatch
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(tasks.policy, "__file__", str(tmp_path / "tasks" / "policy.py"))
+    monkeypatch.setattr(tasks.sourcecode, "__file__", str(tmp_path / "tasks" / "sourcecode.py"))
     monkeypatch.syspath_prepend(tmp_path)
     for module in [name for name in sys.modules if name.split(".")[0] in ("tasks", "models")]:
         monkeypatch.delitem(sys.modules, module)
