@@ -7,7 +7,7 @@ from models.errors import Fault
 from models.series import Columns
 from models.windows import WindowSpec
 from tasks.ingest.calendar import Calendar
-from tasks.ingest.files import Chunk, take_stock
+from tasks.ingest.chunks import Chunk, take_stock
 from tasks.ingest.parts import Part, read
 from tasks.ingest.shards import Overview, cut_shards, survey
 from tasks.ingest.sources import SourceSpec

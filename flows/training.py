@@ -11,7 +11,7 @@ from flows.preparing import Prepared, prepare, stock_of
 from flows.running import Run, few_at_once, run_of, show_scores
 from flows.spec import PipelineSpec
 from models.errors import Fault
-from tasks.ingest.files import Chunk
+from tasks.ingest.chunks import Chunk
 from tasks.ingest.sources import SourceSpec
 from tasks.journal import StepState
 from tasks.promote import Live, Promotion, promote, read_live

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import Fault
-from tasks.ingest import files
-from tasks.ingest.files import check_unchanged, cut_csv, cut_rows, describe_file, take_stock
+from tasks.ingest import chunks, files
+from tasks.ingest.chunks import cut_csv, cut_rows, take_stock
+from tasks.ingest.files import check_unchanged, describe_file
 from tasks.ingest.quotes import ends_open, ends_open_exactly
 from tasks.ingest.sources import SourceSpec
 from tasks.ingest.streams import open_text
@@ -218,13 +219,13 @@ def test_a_file_that_changed_during_a_run_is_refused(tmp_path):
 
 
 def test_a_file_that_changes_while_stock_is_taken_is_refused(tmp_path, monkeypatch):
-    path, cut = write(tmp_path / "a.csv"), files.cut_pieces
+    path, cut = write(tmp_path / "a.csv"), chunks.cut_pieces
 
     def cut_and_append(source, file):
         yield from cut(source, file)
         write(path, HEADER + ROW + ROW)
 
-    monkeypatch.setattr(files, "cut_pieces", cut_and_append)
+    monkeypatch.setattr(chunks, "cut_pieces", cut_and_append)
     with pytest.raises(Fault, match=r"a\.csv changed while it was being read"):
         stock(path)
 
@@ -411,28 +412,29 @@ def pieces_of(path, **spec):
 
 
 def test_pieces_are_cut_at_the_ends_of_rows_and_know_their_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK", 10)
+    monkeypatch.setattr(chunks, "CHUNK", 10)
     path = write(tmp_path / "a.csv", 'u,t,y\n1,"a\nb",2\n3,c,4\n5,"d\n\ne",6\n7,8,9\n')
     pieces = [(line, content) for _, line, content in pieces_of(path)]
     assert pieces == [(2, b'1,"a\nb",2\n'), (4, b'3,c,4\n5,"d\n\ne",6\n'), (8, b"7,8,9\n")]
 
 
 def test_a_quote_within_a_field_opens_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK", 8)
+    monkeypatch.setattr(chunks, "CHUNK", 8)
     path = write(tmp_path / "a.csv", 't,y,n\n1,2,5" pipe\n1,2,"a\nb"\n1,2,"c\nd"\n')
     assert [content for _, _, content in pieces_of(path)] == [b'1,2,5" pipe\n', b'1,2,"a\nb"\n', b'1,2,"c\nd"\n']
 
 
 @pytest.mark.parametrize("chunk", [8, 1 << 20])
 def test_a_file_that_ends_between_quotes_is_refused(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(files, "CHUNK", chunk)
+    monkeypatch.setattr(chunks, "CHUNK", chunk)
     with pytest.raises(Fault, match=r"a\.csv ends between quotes\. Fetch it again if it is cut short"):
         stock(write(tmp_path / "a.csv", 't,y,n\n1,2,"a\n1,2,b\n'))
 
 
 def test_quotes_that_are_never_closed_do_not_take_the_file_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK", 1000)
-    monkeypatch.setattr(files, "LONGEST", 1 << 20)
+    monkeypatch.setattr(chunks, "CHUNK", 1000)
+    for module in (chunks, files):
+        monkeypatch.setattr(module, "LONGEST", 1 << 20)
     with pytest.raises(Fault, match=r"a\.csv has a row of more than 1 MB"):
         stock(write(tmp_path / "a.csv", 't,y,n\n1,2,"a\n' + "1,2,b\n" * 400_000))
     with pytest.raises(Fault, match=r"a\.csv has a row of more than 1 MB"):
@@ -459,7 +461,7 @@ def test_pieces_put_together_are_the_file_and_each_begins_a_row(tmp_path_factory
     for line in lines:
         starts.add(max(starts) + len(line.encode()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "CHUNK", chunk)
+        patch.setattr(chunks, "CHUNK", chunk)
         pieces = pieces_of(path)
     assert b"".join(content for _, _, content in pieces) == body.encode()
     assert {start for start, _, _ in pieces} <= starts
@@ -493,7 +495,7 @@ def test_whether_a_text_ends_between_quotes_is_what_reading_it_by_letters_says(t
 
 
 def test_rows_of_a_stream_are_whole_without_a_file(monkeypatch):
-    monkeypatch.setattr(files, "CHUNK", 3)
+    monkeypatch.setattr(chunks, "CHUNK", 3)
     assert list(cut_rows(io.BytesIO(b'1,2\n"a\nb"\n3'), b'"', b",")) == [b"1,2\n", b'"a\nb"\n', b"3"]
 
 
@@ -501,7 +503,7 @@ def test_rows_of_a_stream_are_whole_without_a_file(monkeypatch):
 
 
 def test_appended_rows_keep_all_digests_but_the_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK", 100)
+    monkeypatch.setattr(chunks, "CHUNK", 100)
     path = write(tmp_path / "a.csv", HEADER + ROW * 50)
     before = digests(path)
     write(path, HEADER + ROW * 70)
@@ -512,7 +514,7 @@ def test_appended_rows_keep_all_digests_but_the_last(tmp_path, monkeypatch):
 
 
 def test_a_changed_row_changes_one_digest(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK", 100)
+    monkeypatch.setattr(chunks, "CHUNK", 100)
     rows = [f"2024-01-01,{number:02}\n" for number in range(50)]
     path = write(tmp_path / "a.csv", HEADER + "".join(rows))
     before = digests(path)
@@ -545,16 +547,16 @@ def test_the_value_of_a_folder_is_part_of_the_digest(tmp_path):
 
 
 def test_small_files_share_a_chunk_and_a_long_one_has_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK", 100)
+    monkeypatch.setattr(chunks, "CHUNK", 100)
     for name in "abcdefgh":
         write(tmp_path / f"{name}.csv", HEADER + ROW * 2)  # 30 bytes
     write(tmp_path / "dd.csv", HEADER + ROW * 20)
-    chunks = stock(tmp_path)
-    assert [[Path(piece.file.path).stem for piece in chunk.pieces] for chunk in chunks] == [
+    found = stock(tmp_path)
+    assert [[Path(piece.file.path).stem for piece in chunk.pieces] for chunk in found] == [
         ["a", "b", "c"], ["d"], ["dd"], ["dd"], ["dd"], ["e", "f", "g"], ["h"],
     ]  # fmt: skip
     write(tmp_path / "i.csv", HEADER + ROW)
-    assert [chunk.digest for chunk in stock(tmp_path)][:6] == [chunk.digest for chunk in chunks][:6]
+    assert [chunk.digest for chunk in stock(tmp_path)][:6] == [chunk.digest for chunk in found][:6]
 
 
 def test_thousands_of_tiny_files_are_quick(tmp_path):
@@ -567,7 +569,7 @@ def test_thousands_of_tiny_files_are_quick(tmp_path):
 
 
 def test_rows_that_hang_on_what_came_before_are_read_in_one_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK", 20)
+    monkeypatch.setattr(chunks, "CHUNK", 20)
     path = write(tmp_path / "a.csv", HEADER + ROW * 50)
     (piece,) = stock(path, repeated_hour="order", timezone="Europe/Berlin")[0].pieces
     assert piece.whole
@@ -588,11 +590,11 @@ def write_groups(path, edges, **options):
 
 
 def test_row_groups_are_chunks_and_keep_their_digests_when_more_follow(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK", 1000)
+    monkeypatch.setattr(chunks, "CHUNK", 1000)
     path = write_groups(tmp_path / "a.parquet", [0, 1000, 2000, 3000])
-    chunks = stock(path)
-    assert [(chunk.pieces[0].start, chunk.pieces[0].end) for chunk in chunks] == [(0, 1), (1, 2), (2, 3)]
-    before = [chunk.digest for chunk in chunks]
+    found = stock(path)
+    assert [(chunk.pieces[0].start, chunk.pieces[0].end) for chunk in found] == [(0, 1), (1, 2), (2, 3)]
+    before = [chunk.digest for chunk in found]
     assert len(set(before)) == 3
     write_groups(path, [0, 1000, 2000, 3000, 4000])
     assert digests(path)[:3] == before

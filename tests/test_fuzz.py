@@ -38,7 +38,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.errors import Fault
-from tasks.ingest import files, reading
+from tasks.ingest import chunks, reading
 from tasks.ingest.parts import write_runs
 from tasks.ingest.sources import SourceSpec
 
@@ -306,8 +306,8 @@ def exact(value: float) -> str:
 
 
 def read_quickly(source: SourceSpec, folder: Path, through_runs: bool) -> Reading:
-    found, chunks = Reading(), files.take_stock(source, folder / "downloads")
-    for chunk in chunks:
+    found, stock = Reading(), chunks.take_stock(source, folder / "downloads")
+    for chunk in stock:
         for piece in chunk.pieces:
             for rows in reading.read_piece(source, piece):
                 columns = [map(exact, column.tolist()) for column in rows.values]
@@ -315,7 +315,7 @@ def read_quickly(source: SourceSpec, folder: Path, through_runs: bool) -> Readin
                     found.rows.setdefault(rows.names[code], []).append(tuple(row))
                 note(found, [fault.series_id for fault in rows.faults])
     if through_runs:
-        check_runs(source, chunks, folder, found)
+        check_runs(source, stock, folder, found)
     return found
 
 
@@ -325,10 +325,10 @@ def note(found: Reading, series: list[str | None]) -> None:
     found.faulty.update(series)
 
 
-def check_runs(source: SourceSpec, chunks: list, folder: Path, read: Reading) -> None:
+def check_runs(source: SourceSpec, stock: list, folder: Path, read: Reading) -> None:
     """Asserts that the runs of each chunk hold what was read of it, sorted by series and time."""
     found: dict[str, list] = {}
-    for number, chunk in enumerate(chunks):
+    for number, chunk in enumerate(stock):
         draft = SimpleNamespace(path=lambda name, number=number: folder / f"{number}-{name}")
         for run in write_runs(source, chunk, draft)[0]:
             with pa.ipc.open_file(draft.path(run["name"])) as file:
@@ -575,7 +575,7 @@ def try_case(case: Case, folder: Path, through_runs: bool = False) -> str | None
     path = folder / case.name
     path.write_bytes(case.content)
     source = SourceSpec(uri=str(path), **case.spec)
-    files.CHUNK = reading.SAMPLE = case.chunk
+    chunks.CHUNK = reading.SAMPLE = case.chunk
     try:
         found: Reading | Fault = read_quickly(source, folder, through_runs)
     except Fault as fault:

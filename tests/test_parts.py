@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.ingest import parts, reading
-from tasks.ingest.files import Chunk, take_stock
+from tasks.ingest.chunks import Chunk, take_stock
 from tasks.ingest.parts import bucket_of, check_order, to_runs, write_runs
 from tasks.ingest.reading import Rows
 from tasks.ingest.sources import SourceSpec

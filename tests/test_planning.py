@@ -11,7 +11,7 @@ from pydantic import BaseModel
 import tasks.sourcecode
 from models.errors import Fault
 from models.windows import WindowSpec
-from tasks.ingest.files import Chunk
+from tasks.ingest.chunks import Chunk
 from tasks.ingest.sources import SourceSpec
 from tasks.planning import REASONS, Unknown, differences, flatten, unknown_steps, why
 from tasks.policy import Unkeyable, identity, is_transient, may_pass

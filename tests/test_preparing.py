@@ -11,7 +11,7 @@ import pytest
 from conftest import make_frame
 from deltalake import DeltaTable
 
-import tasks.ingest.files
+import tasks.ingest.chunks
 from flows.checking import checking
 from flows.explaining import explaining
 from flows.forecasting import forecasting
@@ -76,7 +76,7 @@ def test_of_a_changed_series_only_its_shard_is_made_again(server, sites):
 
 
 def test_rows_that_are_appended_leave_the_parts_before_them_cached(server, case, monkeypatch):
-    monkeypatch.setattr(tasks.ingest.files, "CHUNK", 2048)
+    monkeypatch.setattr(tasks.ingest.chunks, "CHUNK", 2048)
     frame = make_frame(648)
     case.write_frame(frame[:600])
     training(case.spec)
@@ -91,7 +91,7 @@ def test_rows_that_are_appended_leave_the_parts_before_them_cached(server, case,
 
 
 def test_a_file_added_to_a_folder_leaves_the_others_cached(server, case, monkeypatch):
-    monkeypatch.setattr(tasks.ingest.files, "CHUNK", 4096)
+    monkeypatch.setattr(tasks.ingest.chunks, "CHUNK", 4096)
     folder = case.folder / "days"
     folder.mkdir()
     case.write_spec(source__uri="days")

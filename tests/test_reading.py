@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from models.errors import Fault
 from tasks.ingest import reading
-from tasks.ingest.files import take_stock
+from tasks.ingest.chunks import take_stock
 from tasks.ingest.reading import read_piece, read_strictly
 from tasks.ingest.rowwise import read_row_by_row
 from tasks.ingest.sources import SourceSpec

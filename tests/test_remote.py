@@ -13,7 +13,7 @@ import pytest
 
 from models.errors import Fault
 from tasks.ingest import remote
-from tasks.ingest.files import take_stock
+from tasks.ingest.chunks import take_stock
 from tasks.ingest.remote import fetch
 from tasks.ingest.sources import SourceSpec
 

@@ -5,7 +5,8 @@ import pytest
 from canonical_rows import hours, rows_of, spec_of, write_part
 
 from models.errors import Fault
-from tasks.ingest.files import Chunk, Piece, SourceFile
+from tasks.ingest.chunks import Chunk, Piece
+from tasks.ingest.files import SourceFile
 from tasks.ingest.parts import bucket_of
 from tasks.ingest.shards import Overview, count_shards, cut_shards, most_common_frequency
 from tasks.storage import Store

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from tasks.ingest.files import Chunk
+from tasks.ingest.chunks import Chunk
 from tasks.ingest.reading import Rows, read_piece
 from tasks.ingest.rowwise import Found, RowFault
 from tasks.ingest.sources import SourceSpec

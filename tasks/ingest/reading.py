@@ -13,16 +13,9 @@ import pyarrow.parquet as pq
 
 from models.errors import Fault
 from tasks.ingest.arrays import list_columns, melt, series_codes, series_columns
+from tasks.ingest.chunks import Piece, count_lines, cut_rows
 from tasks.ingest.columns import columns_wanted
-from tasks.ingest.files import (
-    Piece,
-    SourceFile,
-    check_unchanged,
-    count_lines,
-    cut_rows,
-    first_line,
-    read_header,
-)
+from tasks.ingest.files import SourceFile, check_unchanged, first_line, read_header
 from tasks.ingest.rowwise import (
     FALSE,
     TRUE,

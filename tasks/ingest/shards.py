@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault
-from tasks.ingest.files import Chunk
+from tasks.ingest.chunks import Chunk
 from tasks.ingest.parts import BUCKETS, Part, Run, bucket_of
 from tasks.ingest.timeline import infer_frequency, parse_timezone, season_of
 from tasks.policy import step, this_call
