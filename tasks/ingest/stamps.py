@@ -49,13 +49,14 @@ def settle(source: SourceSpec, wall: np.ndarray, codes: np.ndarray, names: list[
     """Turn wall times into instants."""
     absent = wall == ABSENT
     some = bool(absent.any())
-    found = Clock(parse_timezone(source.timezone)).to_utc(np.where(absent, 0, wall) if some else wall)
+    clock = Clock(parse_timezone(source.timezone))
+    found = clock.to_utc(np.where(absent, 0, wall) if some else wall)
     result.micros = np.where(absent, ABSENT, found.first) if some else found.first
     repeated, skipped = found.repeated & ~absent, found.skipped & ~absent
     if repeated.any() or state:
         settle_repeated(source, wall, repeated, found.second, codes, names, state, result)
     if skipped.any():
-        settle_skipped(source, wall, skipped, found.first, result)
+        settle_skipped(source, clock, wall, skipped, found.first, result)
 
 
 def settle_repeated(source, wall, repeated, second, codes, names, state, result: Instants) -> None:
@@ -106,14 +107,14 @@ def second_time(wall: np.ndarray, repeated: np.ndarray, codes: np.ndarray, names
     return later
 
 
-def settle_skipped(source, wall, skipped, jump: np.ndarray, result: Instants) -> None:
+def settle_skipped(source, clock: Clock, wall, skipped, jump: np.ndarray, result: Instants) -> None:
     """Shift, drop or refuse stamps that the clock never showed; `jump` is when it was put forward.
 
     Shifted stamps go forward as far as the clock did: 02:30 becomes 03:30, the instant that a clock left alone means by it.
     """
     if source.skipped_hour == "shift":
         before = jump[skipped] - 1
-        offset = Clock(parse_timezone(source.timezone)).to_local(before) - before
+        offset = clock.to_local(before) - before
         result.micros = result.micros.copy()
         result.micros[skipped] = wall[skipped] - offset
         result.shifted = skipped
