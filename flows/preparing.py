@@ -59,7 +59,7 @@ def ingest_source(
     if not waiting:
         check_row_faults(source, parts, found)
     overview = survey_parts(source, parts, found, store, suffix)
-    statics = read_statics(source, columns.static if columns else None)
+    statics = read_statics(source, store.downloads, columns.static if columns else None)
     made = columns or columns_of(source, statics)
     if isinstance(overview, Unknown):
         series = ingest.map(overview, store, label=f"ingest{suffix}")

@@ -16,6 +16,7 @@ from tasks.ingest import remote
 from tasks.ingest.chunks import take_stock
 from tasks.ingest.remote import fetch
 from tasks.ingest.sources import SourceSpec
+from tasks.ingest.statics import read_statics
 
 CONTENT = b"t,y\n2024-01-01,1\n"
 SECRET = "wholly-secret-key"
@@ -211,6 +212,56 @@ def test_a_package_that_is_not_installed_is_named(downloads, monkeypatch, uri, p
         fetch(uri, downloads)
 
 
+# A second file with static covariates
+
+STORES = b"store,size\na,2.5\nb,4\n"
+
+
+def source_with(static_uri):
+    usual = {"uri": "sales.csv", "timestamp": "t", "target": "y", "series_id": "store", "static_covariates": ["size"]}
+    return SourceSpec(static_uri=static_uri, **usual)
+
+
+@pytest.mark.parametrize("place", ["stores/stores.csv", "stores", "stores/*.csv"])
+def test_static_covariates_may_lie_elsewhere(memory, downloads, place):
+    memory.pipe("/bucket/stores/stores.csv", STORES)
+    assert read_statics(source_with(f"memory://bucket/{place}"), downloads).values == {"a": (2.5,), "b": (4,)}
+    memory.pipe("/bucket/stores/stores.csv", STORES.replace(b"2.5", b"3.5"))  # of the same size
+    assert read_statics(source_with(f"memory://bucket/{place}"), downloads).values == {"a": (3.5,), "b": (4,)}
+
+
+def test_several_files_of_static_covariates_are_refused(memory, downloads):
+    for name in ("a.csv", "b.csv"):
+        memory.pipe(f"/bucket/stores/{name}", STORES)
+    with pytest.raises(Fault, match=r"^source\.static_uri memory://bucket/stores leads to 2 files; one is needed\. Name one"):
+        read_statics(source_with("memory://bucket/stores"), downloads)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "bucket/shops.csv",
+            r"^memory://bucket/shops\.csv does not exist\.( Did you mean stores\.csv\?)? Set source\.static_uri to",
+        ),
+        ("bucket/*.parquet", r"^No file matches memory://bucket/\*\.parquet\. Name another source\.static_uri\.$"),
+        ("notes", r"^memory://notes has no .* Put one there or name another source\.static_uri\.$"),
+    ],
+)
+def test_static_covariates_that_are_not_there_name_their_own_setting(memory, downloads, place, message):
+    memory.pipe("/bucket/stores.csv", STORES)
+    memory.pipe("/notes/a.md", STORES)
+    with pytest.raises(Fault, match=message):
+        read_statics(source_with(f"memory://{place}"), downloads)
+
+
+def test_a_fault_in_static_covariates_names_the_address_without_its_password(memory, downloads):
+    memory.pipe(f"/me:{SECRET}@bucket/stores.csv", STORES.replace(b"4", b""))
+    with pytest.raises(Fault, match=r"^memory://bucket/stores\.csv, column 'size': series b has no value") as caught:
+        read_statics(source_with(f"memory://me:{SECRET}@bucket/stores.csv"), downloads)
+    assert SECRET not in str(caught.value)
+
+
 # S3
 
 
@@ -266,6 +317,11 @@ def test_objects_of_s3_are_found_by_key_prefix_and_glob(s3, downloads):
     assert named(fetch("s3://bucket/data/b*.csv", downloads)) == ["s3://bucket/data/b.csv"]
     found = fetch("s3://bucket/hive", downloads)
     assert [partitions for _, _, partitions in found] == [(("site", "north"),), (("site", "south"),)]
+
+
+def test_static_covariates_may_lie_on_s3(s3, downloads):
+    s3.pipe("bucket/stores.csv", STORES)
+    assert read_statics(source_with("s3://bucket/stores.csv"), downloads).values == {"a": (2.5,), "b": (4,)}
 
 
 def test_a_missing_object_of_s3_is_named_with_the_closest_beside_it(s3, downloads, pauses):
@@ -353,6 +409,16 @@ def test_a_csv_is_fetched_from_the_web_once_for_each_version(web, downloads):
     assert requests.count("/sales.csv") == asked
     (folder / "sales.csv").write_bytes(CONTENT.replace(b"1\n", b"2\n"))
     assert contents(fetch(f"{url}/sales.csv", downloads)) == [CONTENT.replace(b"1\n", b"2\n")]
+
+
+def test_static_covariates_may_lie_on_the_web(web, downloads):
+    url, folder, requests, _ = web
+    (folder / "stores.csv").write_bytes(STORES)
+    for _ in range(2):
+        assert read_statics(source_with(f"{url}/stores.csv"), downloads).values == {"a": (2.5,), "b": (4,)}
+    assert requests.count("/stores.csv") == 1
+    with pytest.raises(Fault, match=r"shops\.csv does not exist\. Set source\.static_uri to a \.csv or \.parquet file"):
+        read_statics(source_with(f"{url}/shops.csv"), downloads)
 
 
 def test_an_address_that_is_not_there_is_told_at_once(web, downloads, pauses):

@@ -29,23 +29,26 @@ VERSION = ("size", "ETag", "etag", "generation", "md5Hash", "Content-MD5", "Dige
 VERSION += ("Last-Modified", "mtime", "updated", "created")
 
 
-def fetch(uri: str, downloads: Path) -> list[Found]:
+def fetch(uri: str, downloads: Path, setting: str = "source.uri") -> list[Found]:
     """Name, local path and partitions of every file that a URL, a folder or a glob of them names.
+
+    Args:
+        setting: what faults tell the user to change.
 
     Raises:
         Fault: there is nothing there, it can not be reached, or a package for its kind of storage is not installed.
     """
     shown = without_secrets(uri)
     try:
-        files, places = patiently(lambda: list_remote(uri))
+        files, places = patiently(lambda: list_remote(uri, setting))
         return [(name_of(uri, place), copy(files, place, downloads), partitions_of(Path(place))) for place in places]
     except Fault:
         raise
     except Exception as error:  # every kind of storage has its own
-        raise to_fault(uri, shown, cause_of(error)) from error
+        raise to_fault(uri, shown, cause_of(error), setting) from error
 
 
-def to_fault(uri: str, shown: str, error: BaseException) -> Exception:
+def to_fault(uri: str, shown: str, error: BaseException, setting: str) -> Exception:
     """What is said about an error of a library, or the error itself where it is ours."""
     if isinstance(error, ImportError):
         package = PACKAGES.get(uri.split("://")[0].split("::")[-1].lower(), "the package that fsspec names for it")
@@ -53,7 +56,7 @@ def to_fault(uri: str, shown: str, error: BaseException) -> Exception:
     if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
         return Fault(f"{shown} may not be read with these credentials ({said(error)}).")
     if isinstance(error, FileNotFoundError) or getattr(error, "status", None) in (404, 410):
-        return Fault(f"{shown} does not exist. Set source.uri to a .csv or .parquet file, a folder or a glob.")
+        return Fault(f"{shown} does not exist. Set {setting} to a .csv or .parquet file, a folder or a glob.")
     if may_pass_elsewhere(error) or type(error).__module__.split(".")[0] in LIBRARIES:
         return Fault(f"{shown} can not be reached ({said(error)}). Check the address, the credentials and the network.")
     if isinstance(error, ValueError):
@@ -93,7 +96,7 @@ def patiently(act):
     raise AssertionError("unreachable")
 
 
-def list_remote(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
+def list_remote(uri: str, setting: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     """The file system of a URL, and its files in order.
 
     Raises:
@@ -105,7 +108,7 @@ def list_remote(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     if glob.has_magic(place) and not web:
         found = [one for one, facts in files.glob(place, detail=True).items() if facts["type"] == "file"]
         if not found:
-            raise Fault(f"No file matches {without_secrets(uri)}. Name another source.uri.")
+            raise Fault(f"No file matches {without_secrets(uri)}. Name another {setting}.")
         return files, sorted(found)
     named = web and suffixes(Path(place.split("?")[0]).name)[0] in KINDS  # a page of links would pass for a folder
     if named or not files.isdir(place):
@@ -114,23 +117,23 @@ def list_remote(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
         except FileNotFoundError as error:
             if error.__cause__ is not None and web:
                 raise
-            raise Fault(missing(files, uri, place)) from error
+            raise Fault(missing(files, uri, place, setting)) from error
         return files, [place]
     inside = [one for one in files.find(place) if suffixes(Path(one).name)[0] in KINDS]
     seen = [one for one in inside if all(is_seen(part) for part in one[len(place) :].split("/") if part)]
     if not seen:
-        raise Fault(f"{without_secrets(uri)} has no .csv or .parquet file in it. Put one there or name another source.uri.")
+        raise Fault(f"{without_secrets(uri)} has no .csv or .parquet file in it. Put one there or name another {setting}.")
     return files, sorted(seen)
 
 
-def missing(files: fsspec.AbstractFileSystem, uri: str, place: str) -> str:
+def missing(files: fsspec.AbstractFileSystem, uri: str, place: str, setting: str) -> str:
     try:
         names = [Path(one).name for one in files.ls(place.rsplit("/", 1)[0], detail=False)]
     except Exception:  # a hint only
         names = []
     near = difflib.get_close_matches(Path(place).name, names, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"{without_secrets(uri)} does not exist.{hint} Set source.uri to a .csv or .parquet file, a folder or a glob."
+    return f"{without_secrets(uri)} does not exist.{hint} Set {setting} to a .csv or .parquet file, a folder or a glob."
 
 
 def name_of(uri: str, place: str) -> str:

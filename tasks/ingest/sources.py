@@ -57,7 +57,7 @@ class SourceSpec(BaseModel):
     future_covariates: tuple[str, ...] = Field((), description="columns known over the horizon too")
     past_covariates: tuple[str, ...] = Field((), description="columns known up to the origin only")
     static_covariates: tuple[str, ...] = Field((), description="columns that never change within a series")
-    static_uri: str | None = Field(None, description="a second file, a row a series, that has the static covariates")
+    static_uri: str | None = Field(None, description="a second file, path or URL, a row a series, that has them")
     calendar: tuple[Literal["hour", "weekday", "day_of_year"], ...] = Field(
         (), description="future covariates from the local clock, each as sine and cosine"
     )

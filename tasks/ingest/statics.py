@@ -51,10 +51,11 @@ class Statics(BaseModel):
         return np.concatenate([rows, own], 1)
 
 
-def read_statics(source: SourceSpec, channels: tuple[str, ...] | None = None) -> Statics:
+def read_statics(source: SourceSpec, downloads: Path, channels: tuple[str, ...] | None = None) -> Statics:
     """The static covariates in `source.static_uri`.
 
     Args:
+        downloads: folder for a copy of a file that lies elsewhere.
         channels: those of a model that was trained before; None: as the file has them.
 
     Raises:
@@ -62,46 +63,61 @@ def read_statics(source: SourceSpec, channels: tuple[str, ...] | None = None) ->
     """
     if not source.static_uri:
         return Statics()
-    path, ids = Path(source.static_uri), list(source.id_columns) or ["series_id"]
     if not source.static_covariates:
         return Statics(channels=channels or ())
-    table = load_table(source, path, [*ids, *source.static_covariates])
+    ids = list(source.id_columns) or ["series_id"]
+    file = find_file(source.static_uri, downloads)
+    table = load_table(source, file, [*ids, *source.static_covariates])
     names = [join_ids(list(row)) for row in zip(*(to_texts(table[name]) for name in ids), strict=True)]
     for name, count in Counter(names).items():
         if count > 1:
-            raise Fault(f"{path} has {count} rows for series {name}; one is needed. Remove the others.")
+            raise Fault(f"{file.name} has {count} rows for series {name}; one is needed. Remove the others.")
     columns: dict[str, np.ndarray] = {}
     for name in source.static_covariates:
-        columns |= to_channels(source, path, name, table[name], names, channels)
+        columns |= to_channels(source, file.name, name, table[name], names, channels)
     kept = channels if channels is not None else tuple(columns)
     rows = np.stack([columns[name] for name in kept], 1)
     return Statics(channels=kept, values={name: tuple(row) for name, row in zip(names, rows.tolist(), strict=True)})
 
 
-def load_table(source: SourceSpec, path: Path, wanted: list[str]) -> pa.Table:
+def find_file(uri: str, downloads: Path) -> SourceFile:
+    """The second file, copied here where it lies elsewhere.
+
+    Raises:
+        Fault: a URL leads to no file, or to several.
+    """
+    name, path = uri, Path(uri)
+    if is_url(uri):
+        from tasks.ingest.remote import fetch
+
+        found = fetch(uri, downloads, "source.static_uri")
+        if len(found) > 1:
+            raise Fault(
+                f"source.static_uri {without_secrets(uri)} leads to {len(found)} files; one is needed. Name one of them."
+            )
+        ((name, path, _),) = found
+    suffix, codec = suffixes(path.name)
+    return SourceFile(name=name, path=str(path), kind=KINDS.get(suffix, ""), codec=codec, bytes=0, modified=0)
+
+
+def load_table(source: SourceSpec, file: SourceFile, wanted: list[str]) -> pa.Table:
     """The wanted columns of a second file, those of a CSV as text.
 
     Raises:
         Fault: it is not there, not whole, or a column is absent or there twice.
     """
-    if is_url(source.static_uri):
-        raise Fault(
-            f"source.static_uri is {without_secrets(source.static_uri)}; it takes a file on this machine. Copy it here."
-        )
-    suffix, codec = suffixes(path.name)
-    file = SourceFile(name=str(path), path=str(path), kind=KINDS.get(suffix, ""), codec=codec, bytes=0, modified=0)
     try:
         present, load = open_parquet(file) if file.kind == "parquet" else open_csv(source, file)
         for name in wanted:
             if (count := present.count(name)) != 1:
                 found = f"has {count} columns named {name!r}; one is needed" if count else f"has no column {name!r}"
-                raise Fault(f"{path} {found}; it has {shortlist(present, 12)}.")
+                raise Fault(f"{file.name} {found}; it has {shortlist(present, 12)}.")
         return load(wanted)
     except FileNotFoundError as error:
-        raise Fault(f"{path} does not exist. Set source.static_uri to a .csv or .parquet file.") from error
+        raise Fault(f"{file.name} does not exist. Set source.static_uri to a .csv or .parquet file.") from error
     except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
         raise Fault(
-            f"{path} is no CSV or Parquet file that can be read ({first_line(error)}). Mend it or name another."
+            f"{file.name} is no CSV or Parquet file that can be read ({first_line(error)}). Mend it or name another."
         ) from error
 
 
@@ -134,7 +150,7 @@ def to_texts(column: pa.ChunkedArray) -> list[str]:
 
 
 def to_channels(
-    source: SourceSpec, path: Path, name: str, column: pa.ChunkedArray, names: list[str], known: tuple[str, ...] | None
+    source: SourceSpec, file: str, name: str, column: pa.ChunkedArray, names: list[str], known: tuple[str, ...] | None
 ) -> dict[str, np.ndarray]:
     """One channel of a column of numbers, one for each word of a column of words.
 
@@ -145,21 +161,21 @@ def to_channels(
     cells = [to_number(text, empty, decimal) for text in texts]
     absent = next((row for row, (number, good) in enumerate(cells) if good and np.isnan(number)), None)
     if absent is not None:
-        raise Fault(f"{path}, column {name!r}: series {names[absent]} has no value. Fill it or leave the column out.")
+        raise Fault(f"{file}, column {name!r}: series {names[absent]} has no value. Fill it or leave the column out.")
     words = None if known is None else [channel.removeprefix(f"{name}=") for channel in known if channel.startswith(f"{name}=")]
     odd = next((row for row, (_, good) in enumerate(cells) if not good), None)
     if known is not None and name in known and odd is not None:
         raise Fault(
-            f"{path}, column {name!r}: series {names[odd]} has {texts[odd]!r}; its model learnt numbers. Mend the value."
+            f"{file}, column {name!r}: series {names[odd]} has {texts[odd]!r}; its model learnt numbers. Mend the value."
         )
     if not words and odd is None:
         values = np.array([number for number, _ in cells], np.float64)
         if not np.isfinite(values).all():
-            raise Fault(f"{path}, column {name!r}: a value is infinite. Mend it or leave the column out.")
+            raise Fault(f"{file}, column {name!r}: a value is infinite. Mend it or leave the column out.")
         return {name: values}
     words = words or sorted(set(texts))
     if len(words) > MOST_WORDS:
         raise Fault(
-            f"{path}, column {name!r} has {len(words)} different words; {MOST_WORDS} are the most that get a channel each."
+            f"{file}, column {name!r} has {len(words)} different words; {MOST_WORDS} are the most that get a channel each."
         )
     return {f"{name}={word}": np.array([text == word for text in texts], np.float64) for word in words}
