@@ -6,7 +6,7 @@ from flows.spec import PipelineSpec
 from models.errors import Fault
 from models.series import Columns
 from models.windows import WindowSpec
-from tasks.ingest.calendar import Calendar
+from tasks.ingest.calendar import calendar_of
 from tasks.ingest.chunks import Chunk, take_stock
 from tasks.ingest.parts import Part, read
 from tasks.ingest.shards import Overview, cut_shards, survey
@@ -172,7 +172,7 @@ def prepare(
         windows = materialise_windows.map(waits, store, label=f"materialise_windows{suffix}")
         return Prepared(got, normalised, windows)
     season = spec.season or overview.season
-    calendar = Calendar(frequency=overview.frequency, timezone=source.timezone)
+    calendar = calendar_of(overview.frequency, source.timezone, got.columns)
     used = [(one, statics_of(got.statics, one, store)) for one in series if one.num_series]
     calls = [(one, got.columns, statics, spec.scaling, spec.folds, season) for one, statics in used]
     normalised = normalise.map(calls, store, label=f"normalise{suffix}")

@@ -5,7 +5,9 @@ from canonical_rows import micros
 
 from models.errors import Fault
 from models.series import Columns
-from tasks.ingest.calendar import Calendar, holiday_flags, waves
+from tasks.ingest import calendar as calendars
+from tasks.ingest.calendar import Calendar, calendar_of, holiday_flags, waves
+from tasks.policy import identity
 
 
 def calendar(zone="UTC"):
@@ -62,3 +64,24 @@ def test_a_place_without_known_holidays_is_named():
     pytest.importorskip("holidays")
     with pytest.raises(Fault, match=r"^source\.holidays 'XX' is no place that the package holidays knows; use one as AU"):
         holiday_flags(pd.DatetimeIndex(["2024-01-01"]), "XX")
+
+
+def test_a_release_of_the_holidays_is_part_of_a_calendar_that_has_some_and_of_no_other(monkeypatch):
+    keys = {}
+    for release in ("0.60", "0.61"):
+        monkeypatch.setattr(calendars.metadata, "version", {"holidays": release}.__getitem__)
+        keys[release] = [
+            identity(calendar_of("h", "UTC", columns)) for columns in (Columns(holidays="AU"), Columns(calendar=("hour",)))
+        ]
+    assert keys["0.60"][0] != keys["0.61"][0]
+    assert keys["0.60"][1] == keys["0.61"][1]
+
+
+def test_holidays_without_their_package_say_what_to_install(monkeypatch):
+    def absent(name):
+        raise calendars.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(calendars.metadata, "version", absent)
+    assert calendar_of("h", "UTC", Columns()) == calendar()
+    with pytest.raises(Fault, match=r"^source\.holidays needs the package holidays\. Install it: pip install holidays\.$"):
+        calendar_of("h", "UTC", Columns(holidays="AU"))

@@ -17,6 +17,7 @@ from flows.explaining import explaining
 from flows.forecasting import forecasting
 from flows.training import training
 from models.errors import Fault
+from tasks.ingest import calendar
 from tasks.ingest.task import Series
 from tasks.promote import read_live
 
@@ -199,6 +200,17 @@ def test_wide_form_with_static_covariates_and_holidays_from_elsewhere(server, ca
     columns = read_live(case.store, "small").model.facts.columns
     assert columns.names == ("target", "holiday", "area", "kind=house", "kind=shop")
     assert forecasting(case.spec).num_series == 3
+
+
+def test_another_release_of_the_holidays_cuts_windows_anew_and_does_nothing_else(server, case, monkeypatch):
+    pytest.importorskip("holidays")
+    case.write_spec(source__holidays="FR")
+    training(case.spec)
+    real = calendar.metadata.version
+    monkeypatch.setattr(calendar.metadata, "version", lambda name: "9.9" if name == "holidays" else real(name))
+    states = {one.step: one for one in explaining(case.spec)}
+    assert "calendar.holidays" in states["materialise_windows"].because
+    assert [name for name, one in states.items() if one.cached] == ["read", "survey", "ingest", "normalise"]
 
 
 def test_several_columns_name_a_series_in_parquet_folders(server, case):

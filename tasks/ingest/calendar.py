@@ -1,6 +1,7 @@
 """Covariates that a clock and a calendar make: known for any stamp, past or to come."""
 
 from functools import cached_property
+from importlib import metadata
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from models.series import Columns
 from tasks.ingest.clock import Clock
 from tasks.ingest.timeline import SECONDS_A_DAY, parse_timezone
 
+NOT_INSTALLED = "source.holidays needs the package holidays. Install it: pip install holidays."
+
 
 class Calendar(BaseModel):
     """The clock and the grid of a source."""
@@ -19,6 +22,7 @@ class Calendar(BaseModel):
 
     frequency: str
     timezone: str
+    holidays: str | None = None  # release of the package, where its days are a channel: another may know other days
 
     @cached_property
     def clock(self) -> Clock:
@@ -38,6 +42,19 @@ class Calendar(BaseModel):
             return rows
         at = columns.first_known + len(columns.future)
         return np.concatenate([rows[:, :at], self.channels(stamps, columns), rows[:, at:]], 1)
+
+
+def calendar_of(frequency: str, timezone: str, columns: Columns) -> Calendar:
+    """The calendar that makes channels of these columns.
+
+    Raises:
+        Fault: they have holidays, and the package is not installed.
+    """
+    try:
+        release = metadata.version("holidays") if columns.holidays else None
+    except metadata.PackageNotFoundError as error:
+        raise Fault(NOT_INSTALLED) from error
+    return Calendar(frequency=frequency, timezone=timezone, holidays=release)
 
 
 def waves(local: pd.DatetimeIndex, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -67,7 +84,7 @@ def public_holidays(place: str, years) -> list:
     try:
         from holidays import country_holidays
     except ImportError as error:
-        raise Fault("source.holidays needs the package holidays. Install it: pip install holidays.") from error
+        raise Fault(NOT_INSTALLED) from error
     country, _, part = place.partition("-")
     try:
         return list(country_holidays(country, subdiv=part or None, years=years))
