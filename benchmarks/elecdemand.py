@@ -25,10 +25,11 @@ import torch
 from machine import introduce
 
 from flows.spec import declared_columns, load_spec
-from models.conv1d import NetworkSpec, ReferenceSpec, build_network
-from models.fit import RECIPES, FitSpec, fit
+from models.conv1d import ReferenceSpec
+from models.fit import FitSpec, fit
 from models.metrics import StepErrors, score
 from models.naive import seasonal_naive
+from models.networks import RECIPES, NetworkSpec, build_network
 from models.scaling import Scaler, ScalingSpec, fit_scale
 from models.series import Columns
 from models.windows import TensorBlocks, WindowSpec

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from flows.spec import PipelineSpec
 from models.errors import Fault
 from models.series import Columns
-from models.windows import WindowSpec
+from models.windows import WindowSettings, WindowSpec
 from tasks.ingest.calendar import calendar_of
 from tasks.ingest.chunks import Chunk, take_stock
 from tasks.ingest.parts import Part, read
@@ -40,6 +42,7 @@ class Prepared:
     ingested: Ingested
     normalised: list[Normalised]
     windows: list[Windows]
+    cut: WindowSpec | None = None  # None: not known before more of the source is read
 
 
 def ingest_source(
@@ -160,8 +163,8 @@ def list_faults(lines: list[str], set_aside: int = 0, num_series: int = 0) -> st
 
 
 def prepare(
-    spec: PipelineSpec, source: SourceSpec, chunks: list[Chunk], cut: WindowSpec, store: Store, columns: Columns | None = None,
-    suffix: str = "",
+    spec: PipelineSpec, source: SourceSpec, chunks: list[Chunk], settings: WindowSettings, store: Store,
+    columns: Columns | None = None, suffix: str = "",
 ) -> Prepared:  # fmt: skip
     """From a source to its scales and windows."""
     got = ingest_source(source, chunks, store, columns, suffix)
@@ -176,9 +179,16 @@ def prepare(
     used = [(one, statics_of(got.statics, one, store)) for one in series if one.num_series]
     calls = [(one, got.columns, statics, spec.scaling, spec.folds, season) for one, statics in used]
     normalised = normalise.map(calls, store, label=f"normalise{suffix}")
+    cut = settings.resolved(season, usual_steps(series, store) - spec.folds.validation - spec.folds.test)
     calls = [(stretch, cut, got.columns, calendar, statics) for one, statics in used for stretch in stretches(one)]
     windows = materialise_windows.map(calls, store, label=f"materialise_windows{suffix}")
-    return Prepared(got, normalised, windows)
+    return Prepared(got, normalised, windows, cut)
+
+
+def usual_steps(series: list[Series], store: Store) -> int:
+    """A number of steps that nine in ten series have."""
+    facts = (store.read_json(one, "index.json")["series"] for one in series if one.num_series)
+    return int(np.quantile([own["steps"] for each in facts for own in each.values()], 0.1))
 
 
 def statics_of(statics: Statics, series: Series, store: Store) -> Statics:

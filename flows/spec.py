@@ -3,23 +3,25 @@
 import difflib
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.conv1d import NetworkSpec, ResidualSpec, build_network
 from models.errors import Fault, shortlist
-from models.fit import RECIPES, FitSpec
+from models.fit import FitSpec
+from models.networks import KINDS, AutoSpec, FitSettings, NetworkSpec, build_network, forms_of, recipe
 from models.scaling import ScalingSpec
 from models.series import Columns
-from models.windows import FoldSpec, WindowSpec
+from models.windows import FoldSpec, WindowSettings
 from tasks.ingest.sources import SourceSpec, is_url
 from tasks.ingest.streams import find_encoding
 from tasks.ingest.timeline import parse_offset, parse_timezone, season_of
 from tasks.promote import GateSpec
 from tasks.validate import score_steps
+
+ENOUGH = 1 << 20  # steps of a series of which nothing is known yet
 
 
 class ForecastSpec(BaseModel):
@@ -41,28 +43,18 @@ class PipelineSpec(BaseModel):
     season: int | None = Field(None, ge=1, description="steps after which the series repeats; null: by its frequency")
     folds: FoldSpec
     scaling: ScalingSpec = ScalingSpec()
-    windows: WindowSpec
-    network: NetworkSpec = ResidualSpec()
-    fit: FitSpec
+    windows: WindowSettings
+    network: Annotated[AutoSpec | NetworkSpec, Field(discriminator="kind")] = AutoSpec()
+    fit: FitSettings = FitSettings()
     gate: GateSpec = GateSpec()
     forecast: ForecastSpec = ForecastSpec()
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_fit(cls, values: Any) -> Any:
-        """Fill what `fit` leaves out from the recipe of the network."""
-        if not isinstance(values, dict):
-            return values
-        network, fit = values.get("network") or {}, values.get("fit") or {}
-        kind = network.get("kind", "residual") if isinstance(network, dict) else getattr(network, "kind", None)
-        if not isinstance(kind, str) or kind not in RECIPES or not isinstance(fit, dict):
-            return values
-        recipe = dict(RECIPES[kind])
-        if fit.get("epochs") is not None or fit.get("max_steps") is not None:
-            recipe = {name: value for name, value in recipe.items() if name not in ("epochs", "max_steps")}
-        if isinstance(network, dict):
-            values = values | {"network": {"kind": kind} | network}
-        return values | {"fit": recipe | fit}
+    def _name_kind(cls, values: Any) -> Any:
+        """Say which kind of network is meant where a spec does not."""
+        network = values.get("network", {}) if isinstance(values, dict) else None
+        return values | {"network": {"kind": "auto"} | network} if isinstance(network, dict) else values
 
     @model_validator(mode="after")
     def _fits_together(self):
@@ -82,9 +74,19 @@ class PipelineSpec(BaseModel):
                 raise ValueError(
                     f"gate.steps is {self.gate.steps}; with this horizon and season it can be {shortlist(allowed)}"
                 )
+        windows = self.windows.resolved(season or 1, ENOUGH)
         with torch.device("meta"):  # shapes only, no memory
-            build_network(self.network, declared_columns(self.source), self.windows, season or 1)
+            for network, _ in self.recipes:
+                build_network(network, declared_columns(self.source), windows, season or 1)
         return self
+
+    @property
+    def recipes(self) -> list[tuple[NetworkSpec, FitSpec]]:
+        """The networks that are trained, and how."""
+        try:
+            return [(network, recipe(network, self.fit)) for network in forms_of(self.network)]
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
 
 def declared_columns(source: SourceSpec) -> Columns:
@@ -165,8 +167,7 @@ def check_spec(document: dict, where: str) -> PipelineSpec:
 
 def describe_error(fault: dict, document: dict) -> str:
     """One pydantic error as a clause that names the key, what was found and what is allowed."""
-    kinds = ("reference", "residual")
-    place = [str(part) for part in fault["loc"] if not (part in kinds and "network" in fault["loc"])]
+    place = [str(part) for part in fault["loc"] if not (part in KINDS and "network" in fault["loc"])]
     key = ".".join(place)
     if fault["type"] == "extra_forbidden":
         allowed = allowed_keys(place[:-1], document)
@@ -176,7 +177,7 @@ def describe_error(fault: dict, document: dict) -> str:
     if fault["type"] == "missing":
         return f"{key} is missing"
     if fault["type"] == "union_tag_invalid":
-        return f"{key}.kind is {fault['ctx']['tag']!r}; it can be {', '.join(kinds)}"
+        return f"{key}.kind is {fault['ctx']['tag']!r}; it can be {', '.join(KINDS)}"
     if key == "source.timezone" and isinstance(fault["input"], int):
         return f"{key} is {fault['input']} to YAML; put an offset such as '+10:00' in quotes"
     message = fault["msg"].removeprefix("Value error, ")
@@ -186,15 +187,15 @@ def describe_error(fault: dict, document: dict) -> str:
 
 def allowed_keys(place: list[str], document: dict) -> list[str]:
     """The keys allowed in the section that `place` leads to."""
+    if place[:1] == ["network"]:
+        section = document.get("network") or {}
+        if len(place) > 2:  # network.forms.0
+            section = section["forms"][int(place[2])]
+        return list(KINDS.get(section.get("kind", "auto"), AutoSpec).model_fields)
     kind = PipelineSpec
     for part in place:
         if getattr(kind, "__origin__", None) is dict:  # the user's own names, each with a section below it
             kind = kind.__args__[1]
             continue
-        annotation = kind.model_fields[part].annotation
-        if part == "network":
-            section = document.get("network") or {}
-            members = {member.model_fields["kind"].default: member for member in annotation.__args__}
-            annotation = members.get(section.get("kind"), ResidualSpec)
-        kind = annotation
+        kind = kind.model_fields[part].annotation
     return list(kind.model_fields)

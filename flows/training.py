@@ -11,6 +11,9 @@ from flows.preparing import Prepared, prepare, stock_of
 from flows.running import Run, few_at_once, run_of, show_scores
 from flows.spec import PipelineSpec
 from models.errors import Fault
+from models.networks import form_name
+from models.windows import WindowSettings
+from tasks.choose import choose
 from tasks.ingest.chunks import Chunk
 from tasks.ingest.sources import SourceSpec
 from tasks.journal import StepState
@@ -77,7 +80,7 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     check_comparable(live, spec)
     chunks = stock_of(spec, store)
     made = prepare(spec, spec.source, chunks, spec.windows, store)
-    model = train(made.windows, made.normalised, spec.folds, spec.source.target, spec.network, spec.fit, store)
+    model = train_forms(spec, made, store)
     new = validate(model, made.windows, made.normalised, spec.folds, store)
     naive = validate(None, made.windows, made.normalised, spec.folds, store, label="validate_naive")
     rivals = {"seasonal naive": naive}
@@ -93,6 +96,17 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     return Outcome(model, scores, promotion, page, aside)
 
 
+def train_forms(spec: PipelineSpec, made: Prepared, store: Store) -> Model:
+    """The trained network, or, of several, what forecasts best on validation."""
+    target, data = spec.source.target, (made.windows, made.normalised, spec.folds)
+    if len(spec.recipes) == 1:
+        network, fit = spec.recipes[0]
+        return train(*data, target, network, fit, store)
+    # One after another: each takes all cores, and draws from the one random generator that torch has.
+    tried = [train(*data, target, network, fit, store, label=f"train_{form_name(network)}") for network, fit in spec.recipes]
+    return choose(tried, *data, spec.gate.metric, store)
+
+
 def displaced_by(model: Model, live: Live | None) -> Model | None:
     """The model that `model` is held against: the live one, or, once it is live itself, the one whose place it took.
 
@@ -105,10 +119,11 @@ def displaced_by(model: Model, live: Live | None) -> Model | None:
 
 def prepared_for(rival: Model, spec: PipelineSpec, chunks: list[Chunk], made: Prepared, store: Store) -> Prepared:
     """Windows from the same origins in the form that an older model takes: its own covariates and lookback."""
-    if (rival.facts.columns, rival.windows) == (made.ingested.columns, spec.windows):
+    if made.cut is None or (rival.facts.columns, rival.windows) == (made.ingested.columns, made.cut):
         return made
     source, columns = spec.source.seen_by(rival.facts.columns), rival.facts.columns
-    return prepare(spec, source, chunks, rival.windows, store, columns, suffix="_live")
+    settings = WindowSettings.model_validate(rival.windows.model_dump())
+    return prepare(spec, source, chunks, settings, store, columns, suffix="_live")
 
 
 def check_comparable(live: Live | None, spec: PipelineSpec) -> None:

@@ -15,14 +15,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from models.conv1d import NetworkSpec, build_network
 from models.errors import Fault
+from models.networks import NetworkSpec, build_network
 from models.scaling import Scaler
 from models.series import SeriesFacts
 from models.windows import Batch, WindowSpec
 
-FORMAT = 2
+FORMAT = 3
 BATCH = 1024  # windows forecast at a time
+
+
+class Member(BaseModel):
+    """One form of network, trained once a seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: NetworkSpec
+    seeds: tuple[int, ...]
 
 
 class Description(BaseModel):
@@ -31,36 +40,34 @@ class Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int
-    network: NetworkSpec
+    members: tuple[Member, ...]
     windows: WindowSpec
     series: SeriesFacts
     scaler: Scaler
-    seeds: tuple[int, ...]
     trained_on: str  # digest of the windows
     versions: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model that can forecast: a description, and the weights of one network a seed."""
+    """A model that can forecast: a description, and for each member the weights of one network a seed."""
 
     description: Description
-    weights: list[dict[str, torch.Tensor]]
+    weights: list[list[dict[str, torch.Tensor]]]
 
     @cached_property
-    def networks(self) -> list[torch.nn.Module]:
+    def networks(self) -> list[list[torch.nn.Module]]:
+        pairs = zip(self.description.members, self.weights, strict=True)
+        return [[self.build(member.network, weights) for weights in seeds] for member, seeds in pairs]
+
+    def build(self, spec: NetworkSpec, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
         about = self.description
-        networks = []
-        for weights in self.weights:
-            network = build_network(
-                about.network, about.series.columns, about.windows, about.series.season, len(about.scaler.series)
-            )
-            try:
-                network.load_state_dict(weights)
-            except RuntimeError as error:
-                raise Fault(f"The weights do not fit the network that bundle.json describes: {error}") from error
-            networks.append(network.eval())
-        return networks
+        network = build_network(spec, about.series.columns, about.windows, about.series.season, len(about.scaler.series))
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise Fault(f"The weights do not fit the network that bundle.json describes: {error}") from error
+        return network.eval()
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -69,7 +76,7 @@ class Bundle:
 
     @torch.no_grad()
     def forecast(self, past: torch.Tensor, future: torch.Tensor, series: torch.Tensor | None = None) -> np.ndarray:
-        """Forecasts (B, H) in scaled space, the mean over seeds.
+        """Forecasts (B, H) in scaled space, the mean over members of the mean over seeds.
 
         Args:
             past: (B, L, C) scaled.
@@ -78,13 +85,18 @@ class Bundle:
         """
         series = torch.zeros(len(past), dtype=torch.int64) if series is None else series
         parts = zip(past.split(BATCH), future.split(BATCH), series.split(BATCH), strict=True)
-        means = [torch.stack([network(*part).float() for network in self.networks]).mean(0) for part in parts]
-        return torch.cat(means).numpy()
+        return torch.cat(
+            [mean_of([mean_of([one(*part) for one in seeds]) for seeds in self.networks]) for part in parts]
+        ).numpy()
 
     def forecast_windows(self, windows: torch.Tensor, series: torch.Tensor | None = None) -> np.ndarray:
         """Forecasts (B, H) in scaled space from whole windows (B, L+H, C), whose targets are not looked at."""
         batch = Batch.split(windows, self.description.windows.lookback, self.description.series.columns)
         return self.forecast(batch.past, batch.future, series)
+
+
+def mean_of(forecasts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(forecasts).float().mean(0)
 
 
 def number_series(scaler: Scaler) -> dict[str, int]:
@@ -94,7 +106,12 @@ def number_series(scaler: Scaler) -> dict[str, int]:
 
 def dump_bundle(bundle: Bundle) -> dict[str, bytes]:
     """The two files of a bundle, by name; the same bundle always gives the same bytes."""
-    flat = {f"{seed}.{name}": value for seed, weights in enumerate(bundle.weights) for name, value in weights.items()}
+    flat = {
+        f"{member}.{seed}.{name}": value
+        for member, seeds in enumerate(bundle.weights)
+        for seed, weights in enumerate(seeds)
+        for name, value in weights.items()
+    }
     description = json.dumps(bundle.description.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
     return {"weights.safetensors": save_tensors(flat), "bundle.json": description.encode()}
 
@@ -115,10 +132,11 @@ def load_bundle(weights: bytes, description: bytes) -> Bundle:
         if isinstance(error, Fault):
             raise
         raise Fault(f"This is no model bundle: {str(error).splitlines()[0]}. Train again.") from error
-    members: list[dict[str, torch.Tensor]] = [{} for _ in about.seeds]
+    weights_of: list[list[dict[str, torch.Tensor]]] = [[{} for _ in member.seeds] for member in about.members]
     for name, value in flat.items():
-        seed, _, parameter = name.partition(".")
-        if not seed.isdecimal() or int(seed) >= len(members):
-            raise Fault(f"The bundle holds weights {name!r} of a seed that bundle.json does not list.")
-        members[int(seed)][parameter] = value
-    return Bundle(about, members)
+        place = name.split(".", 2)
+        member, seed = (int(part) if part.isdecimal() else -1 for part in (*place, "", "")[:2])
+        if not (0 <= member < len(weights_of) and 0 <= seed < len(weights_of[member]) and len(place) == 3):
+            raise Fault(f"The bundle holds weights {name!r} of a member or seed that bundle.json does not list.")
+        weights_of[member][seed][place[2]] = value
+    return Bundle(about, weights_of)

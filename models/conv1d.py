@@ -1,11 +1,11 @@
-"""The networks. Each maps (past, future) to all steps of the horizon, in scaled space.
+"""Convolutional networks. Each maps (past, future) to all steps of the horizon, in scaled space.
 
 Axes in names: B batch, L lookback, H horizon, C channels (target first), F future covariates,
 R rows the convolutions see, J seasonal lags, M lag mixtures.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,6 @@ class ResidualSpec(BaseModel):
 
 
 HIDDEN = 0.1  # share of windows whose series a network with an embedding is not told while training
-NetworkSpec = Annotated[ReferenceSpec | ResidualSpec, Field(discriminator="kind")]
 
 
 class ReferenceNet(nn.Module):
@@ -241,20 +240,6 @@ def depth_to_see(num_rows: int, kernel: int) -> int:
     while receptive_field(depth, kernel) < num_rows:
         depth += 1
     return depth
-
-
-def build_network(
-    spec: ReferenceSpec | ResidualSpec, columns: Columns, windows: WindowSpec, season: int, num_series: int = 1
-) -> ReferenceNet | ResidualNet:
-    """A freshly initialised network for these columns and windows; `num_series` counts those it may tell apart.
-
-    Raises:
-        Fault: the network does not fit the windows or the columns.
-    """
-    if spec.kind == "reference":
-        return ReferenceNet(spec, columns, windows)
-    check_receptive_field(spec, windows, season)
-    return ResidualNet(spec, columns, windows, season, num_series)
 
 
 def check_receptive_field(spec: ResidualSpec, windows: WindowSpec, season: int) -> None:

@@ -16,7 +16,7 @@ from models.windows import Batch, Blocks, ShuffledStream, WindowSpec, in_order
 
 
 class FitSpec(BaseModel):
-    """How a network is trained. Fields that are not given come from the network's recipe, `RECIPES`."""
+    """How a network is trained; `models.networks.RECIPES` has what suits each kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -48,30 +48,6 @@ class FitSpec(BaseModel):
 
 
 VALIDATED = 65_536  # validation windows looked at after an epoch
-RECIPES = {
-    "reference": {
-        "epochs": 50,
-        "steps_per_epoch": 50,
-        "batch_size": 168,
-        "learning_rate": 1e-3,
-        "optimizer": "rmsprop",
-        "loss": "mse",
-        "keep": "last",
-    },
-    "residual": {
-        "max_steps": 600,
-        "steps_per_epoch": 100,
-        "batch_size": 64,
-        "learning_rate": 4e-3,
-        "schedule": "one_cycle",
-        "optimizer": "adamw",
-        "weight_decay": 0.1,
-        "loss": "mae",
-        "clip_norm": 1.0,
-        "average": 0.99,
-        "keep": "best",
-    },
-}
 
 
 @dataclass

@@ -35,6 +35,28 @@ class WindowSpec(BaseModel):
         return self.lookback + self.horizon
 
 
+class WindowSettings(WindowSpec):
+    """What a spec says of windows; the lookback may be left to be chosen by the data."""
+
+    lookback: int | None = Field(None, ge=1, description="steps seen, ending at the origin; null: by season and length")
+
+    def resolved(self, season: int, num_steps: int) -> WindowSpec:
+        """The windows for series of about `num_steps` steps to train on."""
+        lookback = self.lookback or usual_lookback(season, num_steps, self.horizon)
+        return WindowSpec(lookback=lookback, horizon=self.horizon, stride=self.stride)
+
+
+def usual_lookback(season: int, num_steps: int, horizon: int) -> int:
+    """Steps to look back where nothing else is said: whole seasons, many of them where there are rows enough.
+
+    Thirty seasons of up to 24 steps, fifteen of longer ones, never more than a quarter of the steps to train on, and two
+    at least; without a season four horizons.
+    """
+    if season == 1:
+        return max(1, min(max(4 * horizon, 48), num_steps // 4))
+    return season * min(30 if season <= 24 else 15, max(2, num_steps // 4 // season))
+
+
 class FoldSpec(BaseModel):
     """Which steps validate and which test; the steps before them train."""
 

@@ -67,7 +67,7 @@ def draw_by_step(curves: dict[str, Sequence[float]], unit: str) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel(f"MAE, {unit}", color=INK)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
     return figure
 
 
@@ -85,24 +85,29 @@ def draw_by_clock(rows: Sequence[dict], clock: str, unit: str) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(f"local {clock}", color=INK)
     axes.set_ylabel(f"forecast - truth, {unit}", color=INK)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
     return figure
 
 
-def draw_losses(history: Sequence[dict]) -> Figure:
-    """Training and validation loss by epoch, a pair of lines a seed; a dot marks the kept epoch."""
+def draw_losses(curves: Sequence[dict]) -> Figure:
+    """Training and validation loss by epoch, a pair of lines a seed, a panel a form; a dot marks the kept epoch."""
+    forms = list(dict.fromkeys(curve["form"] for curve in curves))
     figure = Figure(figsize=(10, 2.8), layout="constrained")
-    axes = plain(figure.subplots())
-    for number, one in enumerate(history):
-        epochs = [entry["epoch"] for entry in one["epochs"]]
-        validation = [entry["validation"] for entry in one["epochs"]]
-        labels = ("training", "validation", "kept weights") if number == 0 else (None, None, None)
-        axes.plot(epochs, [entry["train"] for entry in one["epochs"]], color=NAIVE, linewidth=1.5, label=labels[0])
+    panels = dict(zip(forms, figure.subplots(1, len(forms), squeeze=False)[0], strict=True))
+    for form, axes in panels.items():
+        plain(axes)
+        if len(forms) > 1:
+            axes.set_title(form, loc="left", fontsize=10, color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch", color=INK)
+    for curve in curves:
+        axes, epochs = panels[curve["form"]], [entry["epoch"] for entry in curve["epochs"]]
+        validation = [entry["validation"] for entry in curve["epochs"]]
+        labels = (None, None, None) if axes.lines else ("training", "validation", "kept weights")
+        axes.plot(epochs, [entry["train"] for entry in curve["epochs"]], color=NAIVE, linewidth=1.5, label=labels[0])
         axes.plot(epochs, validation, color=NEW, linewidth=1.5, label=labels[1])
-        best = one["best_epoch"]
+        best = curve["best_epoch"]
         axes.plot(best, validation[best - 1], "o", color=INK, markersize=5, label=labels[2])
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("epoch", color=INK)
-    axes.set_ylabel("loss, scaled", color=INK)
-    axes.legend(frameon=False, fontsize=9)
+    figure.axes[0].set_ylabel("loss, scaled", color=INK)
+    figure.axes[-1].legend(loc="upper right", frameon=False, fontsize=9)
     return figure

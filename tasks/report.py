@@ -63,9 +63,12 @@ def report(
     backtests = {"new model": store.read_json(new, "backtest.json")}
     backtests |= {name: store.read_json(scores, "backtest.json") for name, scores in rivals.items()}
     history = store.read_json(model, "history.json")
-    charts = draw_charts(model, backtests, history["seeds"])
+    charts = draw_charts(model, backtests, history["curves"])
     facts = page_facts(subject, model, new, rivals, gate) | source_facts(overview, series, aside, model, store)
-    facts |= {"history": history["seeds"], "too_short": shortlist(history["too_short"], 20)}
+    facts |= {
+        "num_seeds": len({curve["seed"] for curve in history["curves"]}),
+        "too_short": shortlist(history["too_short"], 20),
+    }
     facts |= {"worst_series": backtests["new model"]["test"]["worst_series"] if model.num_series > 1 else []}
     with store.draft(this_call()) as draft:
         draft.write_bytes(PAGE, render(charts, facts).encode())
@@ -103,7 +106,9 @@ def page_facts(subject, model, new, rivals, gate) -> dict:
         "target": model.facts.target,
         "model": short(model),
         "clock": {"hour": "hour of day", "day_of_week": "weekday", "month": "month"}[clock_unit(model.facts.frequency)],
-        "kind": subject.spec["network"]["kind"],
+        "kind": " and ".join(form.name for form in model.forms if form.chosen) or subject.spec["network"]["kind"],
+        "forms": sorted(model.forms, key=lambda form: form.error),
+        "gate_metric": gate.metric,
         "mae": own,
         "naive_mae": other,
         "gain": 100 * (1 - own / other) if other else None,

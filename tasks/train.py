@@ -8,11 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict
 
-from models.bundle import FORMAT, Bundle, Description, dump_bundle, load_bundle, number_series
-from models.conv1d import NetworkSpec, build_network
+from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load_bundle, number_series
 from models.errors import Fault
 from models.fit import Checkpoint, FitSpec, Fitted, fit, num_steps
+from models.networks import NetworkSpec, build_network, form_name
 from models.series import SeriesFacts
 from models.windows import FOLDS, FoldSpec, WindowSpec
 from tasks.normalise import Normalised, read_scaler
@@ -23,10 +24,22 @@ from tasks.windows.folds import WindowSet, open_windows
 from tasks.windows.task import Windows
 
 
+class Form(BaseModel):
+    """One of the networks that a model was chosen from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    num_parameters: int
+    error: float  # on validation, in standard deviations of each series
+    chosen: bool
+
+
 class Model(Receipt):
     """`weights.safetensors` and `bundle.json`, and the `history.json` of how they were learned."""
 
     num_parameters: int
+    forms: tuple[Form, ...]  # what it was chosen from; empty where there was no choice
     windows: WindowSpec
     facts: SeriesFacts
     num_windows: dict[str, int]  # by fold
@@ -51,14 +64,14 @@ def train(
     facts = facts_of(windows[0], target, scaler.season)
     checkpoints = store.folder("checkpoints", call.key)
     fitted = fit_seeds(cut, facts, network, fit, checkpoints)
-    bundle = Bundle(describe_bundle(cut, facts, network, fit, windows), [one.weights for one in fitted])
+    bundle = Bundle(describe_bundle(cut, facts, network, fit, windows), [[one.weights for one in fitted]])
     short = unscaled | cut.too_short
     with store.draft(call) as draft:
         for name, content in dump_bundle(bundle).items():
             draft.write_bytes(name, content)
-        draft.write_json("history.json", {"seeds": history_of(fit, fitted), "too_short": short})
+        draft.write_json("history.json", {"curves": curves_of(network, fit, fitted), "too_short": short})
         model = draft.commit(
-            Model, num_parameters=sum(value.numel() for value in bundle.weights[0].values()), windows=cut.windows, facts=facts,
+            Model, num_parameters=num_parameters(bundle), forms=(), windows=cut.windows, facts=facts,
             num_windows={fold: cut.count(fold) for fold in FOLDS}, num_series=len(cut.rows), too_short=len(short),
         )  # fmt: skip
     forget(checkpoints)
@@ -113,15 +126,20 @@ def describe_bundle(
 ) -> Description:
     trained_on = hashlib.sha256("".join(one.digest for one in windows).encode()).hexdigest()
     return Description(
-        format=FORMAT, network=network, windows=cut.windows, series=facts, scaler=cut.scaler, seeds=spec.seeds,
-        trained_on=trained_on, versions={name: version(name) for name in ("numpy", "safetensors", "torch")},
+        format=FORMAT, members=(Member(network=network, seeds=spec.seeds),), windows=cut.windows, series=facts,
+        scaler=cut.scaler, trained_on=trained_on, versions={name: version(name) for name in ("numpy", "safetensors", "torch")},
     )  # fmt: skip
 
 
-def history_of(spec: FitSpec, fitted: list[Fitted]) -> list[dict]:
+def num_parameters(bundle: Bundle) -> int:
+    """Weights of one network of each member."""
+    return sum(value.numel() for seeds in bundle.weights for value in seeds[0].values())
+
+
+def curves_of(network: NetworkSpec, spec: FitSpec, fitted: list[Fitted]) -> list[dict]:
     """The loss curves, a seed each."""
-    pairs = zip(spec.seeds, fitted, strict=True)
-    return [{"seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
+    pairs, form = zip(spec.seeds, fitted, strict=True), form_name(network)
+    return [{"form": form, "seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -7,12 +7,15 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from models.bundle import Bundle, Description, dump_bundle, load_bundle
-from models.conv1d import ReferenceSpec, ResidualSpec, build_network
+from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load_bundle
+from models.conv1d import ReferenceSpec, ResidualSpec
 from models.errors import Fault
+from models.networks import build_network
+from models.periodic import LinearSpec, PeriodicSpec
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns, SeriesFacts
 from models.windows import WindowSpec
+from tasks.choose import merged
 
 COLUMNS = Columns(future=("x",), calendar=("hour",))
 WINDOWS = WindowSpec(lookback=12, horizon=3)
@@ -20,22 +23,26 @@ NETWORKS = {
     "reference": ReferenceSpec(filters=4, hidden=8),
     "residual": ResidualSpec(channels=4),
     "embedding": ResidualSpec(channels=4, embedding=3),
+    "periodic": PeriodicSpec(channels=4),
+    "linear": LinearSpec(),
 }
+KINDS = sorted(NETWORKS)
 
 
 def make_bundle(kind="residual", seeds=(0, 7), names=("a",)):
     scale = SeriesScale(mean=(0.1, 1 / 3, 0, 0), std=(1.1, 2.2, 1, 1), naive_mae=0.7, steps=50)
     about = Description(
-        format=2, network=NETWORKS[kind], windows=WINDOWS, seeds=seeds, trained_on="0" * 64, versions={"torch": "2"},
+        format=FORMAT, members=(Member(network=NETWORKS[kind], seeds=seeds),), windows=WINDOWS, trained_on="0" * 64,
+        versions={"torch": "2"},
         series=SeriesFacts(target="y", columns=COLUMNS, frequency="h", season=4, timezone="UTC"),
         scaler=Scaler(channels=COLUMNS.names, season=4, scaling=ScalingSpec(), series=dict.fromkeys(names, scale)),
     )  # fmt: skip
     weights = []
     for seed in seeds:
         torch.manual_seed(seed)
-        network = build_network(about.network, COLUMNS, WINDOWS, 4, len(names))
+        network = build_network(NETWORKS[kind], COLUMNS, WINDOWS, 4, len(names))
         weights.append({name: value + 0.1 * torch.randn_like(value) for name, value in network.state_dict().items()})
-    return Bundle(about, weights)
+    return Bundle(about, [weights])
 
 
 def files(**kwargs):
@@ -52,7 +59,7 @@ def windows_for(size=5):
     return torch.randn(size, WINDOWS.span, COLUMNS.num_channels)
 
 
-@pytest.mark.parametrize("kind", ["reference", "residual", "embedding"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_bundle_comes_back_byte_by_byte_and_forecasts_the_same(kind):
     bundle = make_bundle(kind)
     dumped = dump_bundle(bundle)
@@ -64,7 +71,7 @@ def test_a_bundle_comes_back_byte_by_byte_and_forecasts_the_same(kind):
     assert dump_bundle(again) == dumped  # forecasting changes nothing
 
 
-@pytest.mark.parametrize("kind", ["reference", "residual", "embedding"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_bundle_forecasts_the_mean_of_its_seeds(kind):
     both = make_bundle(kind, seeds=(0, 7))
     single = [make_bundle(kind, seeds=(seed,)).forecast_windows(windows_for()) for seed in (0, 7)]
@@ -73,7 +80,7 @@ def test_a_bundle_forecasts_the_mean_of_its_seeds(kind):
     assert both.forecast_windows(windows_for()).shape == (5, 3)
 
 
-@pytest.mark.parametrize("kind", ["reference", "residual", "embedding"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_forecast_does_not_look_at_the_targets_of_the_horizon(kind):
     bundle, windows = make_bundle(kind), windows_for()
     before = bundle.forecast_windows(windows)
@@ -86,14 +93,15 @@ def test_a_forecast_does_not_look_at_past_covariates_of_the_horizon():
     network = build_network(NETWORKS["residual"], columns, WINDOWS, 4)
     about = make_bundle().description
     facts = about.series.model_copy(update={"columns": columns})
-    bundle = Bundle(about.model_copy(update={"series": facts, "seeds": (0,)}), [network.state_dict()])
+    member = Member(network=NETWORKS["residual"], seeds=(0,))
+    bundle = Bundle(about.model_copy(update={"series": facts, "members": (member,)}), [[network.state_dict()]])
     windows = torch.randn(2, WINDOWS.span, 3)
     before = bundle.forecast_windows(windows)
     windows[:, WINDOWS.lookback :, 1] = float("nan")
     assert np.array_equal(bundle.forecast_windows(windows), before)
 
 
-@pytest.mark.parametrize("kind", ["reference", "residual", "embedding"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_forecasts_do_not_depend_on_what_else_is_in_the_batch(kind):
     bundle, windows = make_bundle(kind), windows_for()
     together = bundle.forecast_windows(windows)
@@ -107,7 +115,7 @@ def test_nothing_in_a_bundle_is_pickled():
         with pytest.raises((pickle.UnpicklingError, KeyError, ValueError, EOFError, IndexError, AttributeError)):
             pickle.loads(content)
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
-    assert {name.split(".")[0] for name in header} == {"0", "1"}
+    assert {tuple(name.split(".")[:2]) for name in header} == {("0", "0"), ("0", "1")}
     assert {entry["dtype"] for entry in header.values()} == {"F32"}
     assert set(json.loads(description)) == set(Description.model_fields)
 
@@ -121,10 +129,10 @@ def test_a_description_that_lacks_a_part_is_refused(name):
         load_bundle(weights, json.dumps(document).encode())
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, None, "2"])
+@pytest.mark.parametrize("version", [0, 1, 2, None, "3"])
 def test_a_bundle_of_another_format_is_refused(version):
     weights, description = files()
-    with pytest.raises(Fault, match=rf"^The bundle has format {version}; this version reads 2\. Train again\.$"):
+    with pytest.raises(Fault, match=rf"^The bundle has format {version}; this version reads 3\. Train again\.$"):
         load_bundle(weights, changed(description, format=version))
 
 
@@ -136,7 +144,7 @@ def test_a_bundle_of_another_format_is_refused(version):
         b"\xff\xfe\x00",  # not UTF-8
         b"[]",
         b"null",
-        pickle.dumps({"format": 2}),
+        pickle.dumps({"format": 3}),
     ],
 )
 def test_a_description_that_is_no_json_mapping_is_refused(description):
@@ -170,15 +178,18 @@ def test_pickled_weights_are_refused_and_not_run(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "2.head.weight",  # one seed more than are listed
-        "x.head.weight",
+        "0.2.head.weight",  # one seed more than are listed
+        "1.0.head.weight",  # one member more
+        "-1.0.head.weight",
+        "0.x.head.weight",
+        "0.0",  # no parameter
         "head",  # no seed at all
-        "²",  # a digit, and no number
+        "0.².head",  # a digit, and no number
     ],
 )
 def test_weights_of_a_seed_that_is_not_listed_are_refused(name):
     weights, description = files()
-    with pytest.raises(Fault, match=rf"holds weights '{name}' of a seed that bundle\.json does not list"):
+    with pytest.raises(Fault, match=rf"holds weights '{name}' of a member or seed that bundle\.json does not list"):
         load_bundle(save_tensors(load_tensors(weights) | {name: torch.zeros(1)}), description)
 
 
@@ -189,10 +200,10 @@ def without(flat, name):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda flat: without(flat, "1.head.weight"),  # one absent
-        lambda flat: {name: value for name, value in flat.items() if name.startswith("0.")},  # a whole seed absent
-        lambda flat: flat | {"0.head.weight": torch.zeros(2, 2)},  # of another shape
-        lambda flat: flat | {"0.more": torch.zeros(1)},  # one too many
+        lambda flat: without(flat, "0.1.head.weight"),  # one absent
+        lambda flat: {name: value for name, value in flat.items() if name.startswith("0.0.")},  # a whole seed absent
+        lambda flat: flat | {"0.0.head.weight": torch.zeros(2, 2)},  # of another shape
+        lambda flat: flat | {"0.0.more": torch.zeros(1)},  # one too many
     ],
 )
 def test_weights_that_do_not_fit_the_network_are_refused(change):
@@ -225,6 +236,22 @@ def test_weights_of_an_embedding_for_other_series_are_refused():
     description = dump_bundle(make_bundle("embedding", names=("a",)))["bundle.json"]
     with pytest.raises(Fault, match=r"weights do not fit the network that bundle\.json describes"):
         load_bundle(weights, description).forecast_windows(windows_for())
+
+
+def test_a_bundle_of_several_members_forecasts_the_mean_of_their_means():
+    linear, residual = make_bundle("linear", seeds=(0, 7)), make_bundle("residual", seeds=(0, 7, 8))
+    both = merged([linear, residual])
+    windows = windows_for()
+    expected = (linear.forecast_windows(windows) + residual.forecast_windows(windows)) / 2
+    assert both.forecast_windows(windows) == pytest.approx(expected, abs=1e-6)
+    dumped = dump_bundle(both)
+    again = load_bundle(dumped["weights.safetensors"], dumped["bundle.json"])
+    assert again.description == both.description
+    assert [[member.network.kind, member.seeds] for member in again.description.members] == [
+        ["linear", (0, 7)],
+        ["residual", (0, 7, 8)],
+    ]
+    assert np.array_equal(again.forecast_windows(windows), both.forecast_windows(windows))
 
 
 def test_many_windows_are_forecast_as_each_alone():

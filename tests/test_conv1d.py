@@ -5,16 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.conv1d import (
-    ReferenceSpec,
-    ResidualSpec,
-    SeasonalLags,
-    build_network,
-    depth_to_see,
-    receptive_field,
-)
+from models.conv1d import ReferenceSpec, ResidualSpec, SeasonalLags, depth_to_see, receptive_field
 from models.errors import Fault
 from models.naive import seasonal_naive
+from models.networks import build_network
 from models.series import Columns
 from models.windows import WindowSpec
 

@@ -5,10 +5,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.conv1d import ReferenceSpec, ResidualSpec, build_network
+from models.conv1d import ReferenceSpec, ResidualSpec
 from models.errors import Fault
 from models.fit import (
-    RECIPES,
     FitSpec,
     Training,
     check_finite,
@@ -19,6 +18,7 @@ from models.fit import (
     resolve_device,
     validation_loss,
 )
+from models.networks import RECIPES, build_network
 from models.series import Columns
 from models.windows import Batch, TensorBlocks, WindowSpec, in_order
 

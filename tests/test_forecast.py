@@ -7,9 +7,10 @@ import pytest
 import torch
 from shards import HOUR, scaler_of, write_shard
 
-from models.bundle import FORMAT, Bundle, Description
-from models.conv1d import ResidualSpec, build_network
+from models.bundle import FORMAT, Bundle, Description, Member
+from models.conv1d import ResidualSpec
 from models.errors import Fault
+from models.networks import build_network
 from models.series import Columns, SeriesFacts
 from models.windows import FoldSpec, WindowSpec
 from tasks.forecast import Outlook
@@ -31,12 +32,18 @@ def bundle_of(columns, rows, embedding=0, frequency="h"):
     facts = SeriesFacts(target="y", columns=columns, frequency=frequency, season=1, timezone="+02:00")
     spec, own = ResidualSpec(channels=4, embedding=embedding), scaler_of(columns, rows, FOLDS)
     about = Description(
-        format=FORMAT, network=spec, windows=WINDOWS, series=facts, scaler=own, seeds=(0,), trained_on="0" * 64, versions={}
+        format=FORMAT,
+        members=(Member(network=spec, seeds=(0,)),),
+        windows=WINDOWS,
+        series=facts,
+        scaler=own,
+        trained_on="0" * 64,
+        versions={},
     )
     torch.manual_seed(0)
     network = build_network(spec, columns, WINDOWS, 1, len(own.series))
     weights = {name: value + 0.2 * torch.randn_like(value) for name, value in network.state_dict().items()}
-    return Bundle(about, [weights])
+    return Bundle(about, [[weights]])
 
 
 def outlook(bundle, origin=None, quarantine=False, statics=NONE):

@@ -88,7 +88,7 @@ def test_every_file_that_the_readme_names_exists():
 def test_the_readmes_own_spec_is_one():
     document = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL).group(1))
     spec = check_spec(resolved(document, ROOT), "README.md")
-    assert spec.network.kind == "residual"
+    assert spec.network.kind == "auto"
 
 
 def test_the_readme_names_every_key_of_a_source():

@@ -236,7 +236,7 @@ def test_a_training_killed_between_epochs_goes_on_and_ends_in_the_same_weights(s
     assert outcome.model == uninterrupted
     assert time.monotonic() - begun < 300  # the dead holder's lease ran out; nobody waits for it for ever
     history = json.loads(next((case.folder / "store" / "train").rglob("history.json")).read_text())
-    assert [entry["epoch"] for entry in history["seeds"][0]["epochs"]] == [1, 2, 3, 4]
+    assert [entry["epoch"] for entry in history["curves"][0]["epochs"]] == [1, 2, 3, 4]
     assert not (case.folder / "store" / "checkpoints").exists() or not list((case.folder / "store" / "checkpoints").iterdir())
 
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from flows.spec import PipelineSpec, check_spec, load_spec, resolved
 from models.conv1d import ReferenceSpec, ResidualSpec
 from models.errors import Fault
-from models.fit import RECIPES
+from models.networks import RECIPES, AutoSpec
+from models.periodic import LinearSpec
 
 SPEC = {
     "name": "shop",
@@ -43,24 +44,41 @@ def check(**changed):
 
 def test_a_spec_is_filled_in_with_defaults():
     spec = check()
-    assert spec.network == ResidualSpec()
+    assert spec.network == AutoSpec()
     assert (spec.scaling.kind, spec.gate.metric, spec.gate.fold) == ("standard", "mae", "validation")
     assert (spec.season, spec.forecast.origin, spec.source.timezone) == (None, None, "UTC")
 
 
 @pytest.mark.parametrize("kind", ["reference", "residual"])
 def test_what_fit_leaves_out_comes_from_the_recipe_of_the_network(kind):
-    spec = check(network={"kind": kind}, fit=None)
-    assert {name: getattr(spec.fit, name) for name in RECIPES[kind]} == RECIPES[kind]
+    [(network, fit)] = check(network={"kind": kind}, fit=None).recipes
+    assert network.kind == kind
+    assert {name: getattr(fit, name) for name in RECIPES[kind]} == RECIPES[kind]
 
 
-def test_without_a_network_the_recipe_is_that_of_the_residual_net():
-    assert check(fit=None).fit == check(network=RESIDUAL, fit=None).fit
+def test_without_a_network_several_forms_are_tried_each_with_its_own_recipe():
+    recipes = check(fit={"seeds": [3]}).recipes
+    assert [network.kind for network, _ in recipes] == ["linear", "periodic", "periodic", "residual"]
+    assert [fit.batch_size for _, fit in recipes] == [1024, 1024, 1024, 64]
+    assert [fit.seeds for _, fit in recipes] == [(3,)] * 4
+
+
+def test_the_forms_to_choose_from_can_be_named():
+    forms = [RESIDUAL | {"channels": 8}, {"kind": "linear", "lookback": 24}]
+    spec = check(network={"kind": "auto", "forms": forms})
+    assert [network for network, _ in spec.recipes] == [ResidualSpec(channels=8), LinearSpec(lookback=24)]
+    assert check(network={"forms": forms}) == spec
+    assert PipelineSpec.model_validate(spec.model_dump(mode="json")) == spec  # as Prefect passes it on
+
+
+def test_a_spec_passed_on_as_json_keeps_what_was_left_to_the_recipes():
+    spec = check(network={"kind": "auto"}, fit={"batch_size": 7})
+    assert PipelineSpec.model_validate(spec.model_dump(mode="json")).recipes == spec.recipes
 
 
 def test_what_fit_gives_goes_before_the_recipe():
-    spec = check(network=REFERENCE, fit={"batch_size": 7, "keep": "best"})
-    assert (spec.fit.batch_size, spec.fit.keep, spec.fit.epochs, spec.fit.optimizer) == (7, "best", 50, "rmsprop")
+    [(_, fit)] = check(network=REFERENCE, fit={"batch_size": 7, "keep": "best"}).recipes
+    assert (fit.batch_size, fit.keep, fit.epochs, fit.optimizer) == (7, "best", 50, "rmsprop")
 
 
 @pytest.mark.parametrize(
@@ -72,8 +90,8 @@ def test_what_fit_gives_goes_before_the_recipe():
     ],
 )
 def test_a_given_length_takes_the_place_of_the_recipes(kind, given, epochs, max_steps):
-    spec = check(network={"kind": kind}, fit=given)
-    assert (spec.fit.epochs, spec.fit.max_steps) == (epochs, max_steps)
+    [(_, fit)] = check(network={"kind": kind}, fit=given).recipes
+    assert (fit.epochs, fit.max_steps) == (epochs, max_steps)
 
 
 def test_a_recipe_is_not_changed_by_the_specs_it_fills_in():
@@ -117,7 +135,9 @@ def test_making_paths_absolute_leaves_the_document_as_it_was(tmp_path):
         # what a network takes depends on its kind
         ({"network": RESIDUAL | {"filters": 3}}, r"network\.filters is no key .*allowed here: kind, channels, depth, kernel,"),
         ({"network": REFERENCE | {"depth": 3}}, r"network\.depth is no key .*allowed here: kind, filters, kernel, pool,"),
-        ({"network": {"chanels": 3}}, r"network\.chanels is no key .*\(did you mean 'channels'\?\)"),
+        ({"network": {"chanels": 3}}, r"network\.chanels is no key .*allowed here: kind, forms$"),
+        ({"network": RESIDUAL | {"chanels": 3}}, r"network\.chanels is no key .*\(did you mean 'channels'\?\)"),
+        ({"network": {"forms": [RESIDUAL, {"kind": "linear", "los": 1}]}}, r"network\.forms\.1\.los is .*: kind, lookback,"),
     ],
 )  # fmt: skip
 def test_an_unknown_key_is_named_with_the_closest_and_those_allowed(changed, message):
@@ -134,7 +154,7 @@ def test_an_unknown_key_is_named_with_the_closest_and_those_allowed(changed, mes
         ("source__target", r"source\.target is missing"),
         ("source__timestamp", r"source\.timestamp is missing"),
         ("folds__test", r"folds\.test is missing"),
-        ("windows__lookback", r"windows\.lookback is missing"),
+        ("windows__horizon", r"windows\.horizon is missing"),
     ],
 )
 def test_a_missing_key_is_named(key, message):
@@ -159,9 +179,9 @@ def test_a_missing_key_is_named(key, message):
         ({"name": ""}, r"name: .*pattern.* \('' given\)$"),
         ({"season": 0}, r"season: .*greater than or equal to 1 \(0 given\)$"),
         ({"network": REFERENCE | {"dropout": 1}}, r"network\.dropout: .*less than 1 \(1 given\)$"),
-        ({"network": {"kind": "resnet"}}, r"network\.kind is 'resnet'; it can be reference, residual$"),
-        ({"network": {"kind": ["residual"]}}, r"network\.kind is .*; it can be reference, residual$"),
-        ({"network": {"kind": {"residual": 1}}}, r"network\.kind is .*; it can be reference, residual$"),
+        ({"network": {"kind": "resnet"}}, r"network\.kind is 'resnet'; it can be auto, reference, residual, periodic, linear$"),
+        ({"network": {"kind": ["residual"]}}, r"network\.kind is .*; it can be auto, .*, linear$"),
+        ({"network": {"kind": {"residual": 1}}}, r"network\.kind is .*; it can be auto, .*, linear$"),
         ({"network": "residual"}, r"network: .* \('residual' given\)"),
         ({"fit": [1]}, r"fit: .* \(\[1\] given\)$"),
         ({"source__timezone": 600}, r"source\.timezone is 600 to YAML; put an offset such as '\+10:00' in quotes$"),

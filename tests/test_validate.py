@@ -8,11 +8,12 @@ import torch
 from shards import HOUR, scaler_of, window_set
 
 import tasks.validate
-from models.bundle import FORMAT, Bundle, Description
-from models.conv1d import ResidualSpec, build_network
+from models.bundle import FORMAT, Bundle, Description, Member
+from models.conv1d import ResidualSpec
 from models.errors import Fault
 from models.metrics import StepErrors
 from models.naive import seasonal_naive
+from models.networks import build_network
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns, SeriesFacts
 from models.windows import FoldSpec, WindowSpec
@@ -53,10 +54,16 @@ def bundle_of(own, columns=FACTS.columns, spec=None, windows=CUT):
     facts = FACTS.model_copy(update={"columns": columns, "season": 1})
     spec = spec or ResidualSpec(channels=4)
     described = Description(
-        format=FORMAT, network=spec, windows=windows, series=facts, scaler=own, seeds=(0,), trained_on="0" * 64, versions={}
+        format=FORMAT,
+        members=(Member(network=spec, seeds=(0,)),),
+        windows=windows,
+        series=facts,
+        scaler=own,
+        trained_on="0" * 64,
+        versions={},
     )
     torch.manual_seed(0)
-    return Bundle(described, [build_network(spec, columns, windows, 1, len(own.series)).state_dict()])
+    return Bundle(described, [[build_network(spec, columns, windows, 1, len(own.series)).state_dict()]])
 
 
 def test_a_backtest_scores_every_origin_by_steps_and_local_hour(tmp_path):
@@ -223,7 +230,7 @@ def scores(mae: float, mase: float | None = 1.0) -> Scores:
     return Scores(step="validate", key="k", digest="d", model=None, scores=folds, num_origins={"validation": 1, "test": 1})
 
 
-MODEL = Model(step="train", key="k", digest="4b1e" * 16, num_parameters=1, windows=CUT, facts=FACTS, **COUNTS)
+MODEL = Model(step="train", key="k", digest="4b1e" * 16, num_parameters=1, forms=(), windows=CUT, facts=FACTS, **COUNTS)
 
 
 @pytest.mark.parametrize(

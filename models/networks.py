@@ -1,0 +1,121 @@
+"""Every network there is: what a spec can say of it, the recipe it is fitted with, and how it is built."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
+from torch import nn
+
+from models.conv1d import ReferenceNet, ReferenceSpec, ResidualNet, ResidualSpec, check_receptive_field
+from models.fit import FitSpec
+from models.periodic import LinearNet, LinearSpec, PeriodicNet, PeriodicSpec
+from models.series import Columns
+from models.windows import WindowSpec
+
+NetworkSpec = Annotated[ReferenceSpec | ResidualSpec | PeriodicSpec | LinearSpec, Field(discriminator="kind")]
+FORMS = (LinearSpec(), PeriodicSpec(branch="none"), PeriodicSpec(), ResidualSpec())
+
+
+class AutoSpec(BaseModel):
+    """Several networks are trained; the one, or the mean of those, that forecasts best on validation is the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["auto"] = "auto"
+    forms: tuple[NetworkSpec, ...] = Field(FORMS, min_length=2, max_length=6, description="the networks to choose from")
+
+    @field_validator("forms")
+    @classmethod
+    def _distinct(cls, forms):
+        if len(set(forms)) < len(forms):
+            raise ValueError("a form is named twice; it would only be trained twice")
+        return forms
+
+
+KINDS = {spec.model_fields["kind"].default: spec for spec in (AutoSpec, ReferenceSpec, ResidualSpec, PeriodicSpec, LinearSpec)}
+
+RECIPES = {
+    "reference": {
+        "epochs": 50,
+        "steps_per_epoch": 50,
+        "batch_size": 168,
+        "learning_rate": 1e-3,
+        "optimizer": "rmsprop",
+        "loss": "mse",
+        "keep": "last",
+    },
+    "residual": {
+        "max_steps": 600,
+        "steps_per_epoch": 100,
+        "batch_size": 64,
+        "learning_rate": 4e-3,
+        "schedule": "one_cycle",
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+        "loss": "mae",
+        "clip_norm": 1.0,
+        "average": 0.99,
+        "keep": "best",
+    },
+    "periodic": {
+        "max_steps": 600,
+        "steps_per_epoch": 50,
+        "batch_size": 1024,
+        "learning_rate": 4e-3,
+        "schedule": "one_cycle",
+        "loss": "mae",
+        "keep": "best",
+    },
+    "linear": {
+        "max_steps": 400,
+        "steps_per_epoch": 50,
+        "batch_size": 1024,
+        "learning_rate": 2e-3,
+        "schedule": "one_cycle",
+        "loss": "mae",
+        "keep": "best",
+    },
+}
+
+# What a spec may say of `fit`; what it leaves out, or says null of, comes from the recipe of the network.
+FitSettings = create_model(
+    "FitSettings",
+    __config__=FitSpec.model_config,
+    **{
+        name: (Annotated[field.annotation | None, *field.metadata, Field(description=field.description)], None)
+        for name, field in FitSpec.model_fields.items()
+    },
+)
+
+
+def recipe(network: NetworkSpec, settings: FitSettings) -> FitSpec:
+    """How a network is fitted: its recipe, but for what the settings say."""
+    said = settings.model_dump(exclude_none=True)
+    own = dict(RECIPES[network.kind])
+    if "epochs" in said or "max_steps" in said:
+        own = {name: value for name, value in own.items() if name not in ("epochs", "max_steps")}
+    return FitSpec.model_validate(own | said)
+
+
+def forms_of(network: AutoSpec | NetworkSpec) -> tuple[NetworkSpec, ...]:
+    """The networks that are trained."""
+    return network.forms if isinstance(network, AutoSpec) else (network,)
+
+
+def form_name(network: NetworkSpec) -> str:
+    """Its kind, and what is set otherwise than usual: `periodic-none`."""
+    usual = type(network)()
+    return "-".join([network.kind, *(str(value) for name, value in network if value != getattr(usual, name))])
+
+
+def build_network(spec: NetworkSpec, columns: Columns, windows: WindowSpec, season: int, num_series: int = 1) -> nn.Module:
+    """A freshly initialised network for these columns and windows; `num_series` counts those it may tell apart.
+
+    Raises:
+        Fault: the network does not fit the windows or the columns.
+    """
+    if spec.kind == "reference":
+        return ReferenceNet(spec, columns, windows)
+    if spec.kind == "residual":
+        check_receptive_field(spec, windows, season)
+        return ResidualNet(spec, columns, windows, season, num_series)
+    return (PeriodicNet if spec.kind == "periodic" else LinearNet)(spec, columns, windows, season)

@@ -1,0 +1,95 @@
+"""Of several trained networks, the one, or the mean of those, that forecasts best on validation."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import torch
+
+from models.bundle import Bundle, dump_bundle
+from models.errors import Fault
+from models.networks import form_name
+from models.windows import Batch, FoldSpec, in_order
+from tasks.normalise import Normalised, read_scaler
+from tasks.policy import step, this_call
+from tasks.progress import say
+from tasks.storage import Store
+from tasks.train import Form, Model, num_parameters, read_bundle
+from tasks.windows.folds import WindowSet, open_windows
+from tasks.windows.task import Windows
+
+STEPS = 1 << 20  # forecast steps that a choice is made on at most, evenly spread over the validation fold
+
+
+@step(libraries=("numpy", "pyarrow", "safetensors", "torch"))
+def choose(
+    tried: list[Model], windows: list[Windows], normalised: list[Normalised], folds: FoldSpec, metric: str, store: Store
+) -> Model:
+    """Store the bundle of the networks whose mean forecast has the lowest error on validation."""
+    scaler, _ = read_scaler(normalised, windows[0].columns, store)
+    bundles = [read_bundle(store, model) for model in tried]
+    forecasts, target = forecast_validation(bundles, open_windows(windows, scaler, folds, store))
+    chosen, errors = best_mean(forecasts, target, metric)
+    names = [form_name(bundle.description.members[0].network) for bundle in bundles]
+    say("chosen on validation: " + " and ".join(names[at] for at in chosen))
+    bundle = merged([bundles[at] for at in chosen])
+    forms = tuple(
+        Form(name=name, num_parameters=model.num_parameters, error=error, chosen=at in chosen)
+        for at, (name, model, error) in enumerate(zip(names, tried, errors, strict=True))
+    )
+    histories = [store.read_json(model, "history.json") for model in tried]
+    with store.draft(this_call()) as draft:
+        for name, content in dump_bundle(bundle).items():
+            draft.write_bytes(name, content)
+        curves = [curve for history in histories for curve in history["curves"]]
+        draft.write_json("history.json", {"curves": curves, "too_short": histories[0]["too_short"]})
+        facts = tried[0].model_dump(include={"windows", "facts", "num_windows", "num_series", "too_short"})
+        return draft.commit(Model, num_parameters=num_parameters(bundle), forms=forms, **facts)
+
+
+def merged(bundles: list[Bundle]) -> Bundle:
+    """One bundle with the members of all."""
+    about = bundles[0].description
+    members = tuple(member for bundle in bundles for member in bundle.description.members)
+    return replace(
+        bundles[0],
+        description=about.model_copy(update={"members": members}),
+        weights=[seeds for bundle in bundles for seeds in bundle.weights],
+    )
+
+
+def forecast_validation(bundles: list[Bundle], cut: WindowSet) -> tuple[np.ndarray, np.ndarray]:
+    """Forecasts (M, N, H) of each bundle and targets (N, H), NaN where not observed, of the validation windows, scaled."""
+    numbers = bundles[0].numbers
+    blocks, lookback, limit = cut.fold("validation", numbers), cut.windows.lookback, max(1, STEPS // cut.windows.horizon)
+    forecasts: list[list[np.ndarray]] = [[] for _ in bundles]
+    targets = []
+    for windows in in_order(blocks, cut.windows.span, 1024, limit):
+        batch = Batch.split(windows, lookback, cut.columns)
+        for own, bundle in zip(forecasts, bundles, strict=True):
+            own.append(bundle.forecast(batch.past, batch.future, batch.series))
+        seen = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
+        targets.append(seen.numpy())
+    return np.stack([np.concatenate(own) for own in forecasts]), np.concatenate(targets)
+
+
+def best_mean(forecasts: np.ndarray, target: np.ndarray, metric: str) -> tuple[tuple[int, ...], list[float]]:
+    """The members whose mean has the lowest error, the fewest where several do, and the error of each member alone.
+
+    Args:
+        forecasts: (M, N, H)
+        target: (N, H), NaN where it does not count.
+        metric: rmse, or anything that grows with the absolute error.
+    """
+    if np.isnan(target).all():
+        raise Fault("Every step of the validation fold is masked, so there is nothing to choose by. Set other folds.")
+    numbers = range(len(forecasts))
+    subsets = [subset for size in range(1, len(forecasts) + 1) for subset in combinations(numbers, size)]
+    errors = [error_of(forecasts[list(subset)].mean(0), target, metric) for subset in subsets]
+    return subsets[int(np.argmin(errors))], errors[: len(forecasts)]
+
+
+def error_of(forecast: np.ndarray, target: np.ndarray, metric: str) -> float:
+    """MAE, or RMSE, over the steps that count."""
+    apart = forecast.astype(np.float64) - target
+    return float(np.sqrt(np.nanmean(apart**2)) if metric == "rmse" else np.nanmean(np.abs(apart)))
