@@ -10,6 +10,7 @@ from models.series import Columns
 from models.windows import WindowSettings, WindowSpec
 from tasks.ingest.calendar import calendar_of
 from tasks.ingest.chunks import Chunk, take_stock
+from tasks.ingest.locating import locate
 from tasks.ingest.parts import Part, read
 from tasks.ingest.shards import Overview, cut_shards, survey
 from tasks.ingest.sources import SourceSpec
@@ -21,6 +22,7 @@ from tasks.storage import Store
 from tasks.windows.task import Windows, materialise_windows, stretches
 
 SHOWN_FAULTS = 10  # named in a message at most; all are counted
+LOCATED_FAULTS = 20  # looked up in their files at most: as many as the outcome of a run names
 
 
 @dataclass
@@ -72,6 +74,7 @@ def ingest_source(
     series = ingest.map(calls, store, label=f"ingest{suffix}")
     if not any(isinstance(one, Unknown) for one in series):
         found += faults_of_series(series, store)
+        find_places(source, chunks, parts, found[:LOCATED_FAULTS], store)
     aside = {fault["series_id"] for fault in found}
     lines = as_lines(found)
     if lines and not any(isinstance(one, Unknown) for one in series):
@@ -98,7 +101,25 @@ def survey_parts(source: SourceSpec, parts: list[Part], found: list[dict], store
 
 
 def as_lines(found: list[dict]) -> list[str]:
-    return [f"{fault['series_id']}{fault['said']}" for fault in found]
+    """Each fault in words: whose, where, what."""
+    lines = []
+    for fault in found:
+        said = fault["said"]
+        value = said.startswith("column ") and not fault["kind"].startswith("static ")  # the column belongs to the place
+        first = said.split(" ", 1)[0]
+        joint = ", " if value else " " if first in ("has", "repeats", "begins") and not fault["place"] else ": "
+        whose = [part for part in (fault["series_id"], fault["place"]) if part]
+        lines.append(", ".join(whose) + joint + said)
+    return lines
+
+
+def find_places(source: SourceSpec, chunks: list[Chunk], parts: list[Part], found: list[dict], store: Store) -> None:
+    """Fill in the file and line of the faults of which only series and stamp are known."""
+    waiting = [fault for fault in found if fault["stamp"] is not None]
+    for fault, place in zip(waiting, locate(source.to_read(), chunks, parts, waiting, store), strict=True):
+        if place:
+            fault["place"] = place
+            fault["said"] = fault["said"].removeprefix("repeats ")  # which the place says too
 
 
 def faults_of_reading(chunks: list[Chunk], parts: list[Part], store: Store) -> list[dict]:
@@ -114,7 +135,7 @@ def faults_of_reading(chunks: list[Chunk], parts: list[Part], store: Store) -> l
                     found[key] = fault | {"file": chunk.pieces[fault["piece"]].file.name}
     for fault in found.values():
         more = f" ({fault['count']} such)" if fault["count"] > 1 else ""
-        fault["said"] = f", {fault['file']} {fault['where']}".rstrip() + f": {fault['said']}{more}."
+        fault |= {"place": f"{fault['file']} {fault['where']}".rstrip(), "said": f"{fault['said']}{more}."}
     return list(found.values())
 
 
@@ -124,20 +145,15 @@ def repairs_of_reading(parts: list[Part], store: Store) -> list[list[dict]]:
 
 
 def faults_of_series(series: list[Series], store: Store) -> list[dict]:
-    """The faults that showed once the rows of each series stood together."""
-    found = []
-    for one in series:
-        if one.num_faults:
-            for fault in store.read_json(one, "index.json")["faults"]:
-                first = fault["said"].split(" ", 1)[0]
-                joint = " " if first in ("has", "repeats", "begins") else ", " if first == "column" else ": "
-                found.append(fault | {"said": joint + fault["said"]})
-    return found
+    """The faults that showed once the rows of each series stood together, in the order of series and kind."""
+    faulty = [one for one in series if one.num_faults]
+    found = [fault | {"place": ""} for one in faulty for fault in store.read_json(one, "index.json")["faults"]]
+    return sorted(found, key=lambda fault: fault["series_id"])
 
 
 def check_row_faults(source: SourceSpec, parts: list[Part], found: list[dict]) -> None:
     """Raises a Fault for rows that can be laid at no series' door, whatever is set aside, and where no row can be used."""
-    lines = [fault["said"].removeprefix(", ") for fault in found if fault["series_id"] is None]
+    lines = as_lines([fault for fault in found if fault["series_id"] is None])
     if lines:
         raise Fault(list_faults(lines))
     if not any(part.rows for part in parts):

@@ -185,7 +185,9 @@ def test_stamps_that_go_back_are_named_by_series_with_both_stamps_and_counted(cs
     source, (chunk,) = csv(content)
     _, notes = write(tmp_path / "out", chunk, source)
     said = "2024-01-01T00:00:00 UTC comes after 2024-01-02T00:00:00 UTC; sort the file or set source.order='sort'"
-    assert notes["faults"] == [{"piece": 0, "kind": "order", "series_id": "a", "where": "", "said": said, "count": 2}]
+    assert notes["faults"] == [
+        {"piece": 0, "kind": "order", "series_id": "a", "where": "", "said": said, "count": 2, "stamp": 1704067200000000}
+    ]
 
 
 def test_stamps_that_go_back_are_sorted_where_the_source_allows_it_and_counted(csv, tmp_path):
@@ -238,6 +240,7 @@ def test_faults_of_rows_are_noted_with_their_piece(csv, tmp_path):
             "where": "line 2, column 'y'",
             "said": "'x' is no number",
             "count": 1,
+            "stamp": None,
         }
     ]
     assert sum(run["rows"] for run, _ in written) == 3

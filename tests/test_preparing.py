@@ -118,9 +118,61 @@ def test_every_fault_of_a_source_is_found_in_one_pass_with_file_line_series_and_
     assert said.startswith("3 faults in 3 of 20 series:")
     assert "s00, " in said
     assert "load.csv line 6, column 'load': 'much' is no number" in said
-    assert "s01 repeats 2024-01-05T" in said
-    assert "s02 has a gap: no row at 2024-01-0" in said
+    assert "load.csv line 702 repeats line 701: 2024-01-05T03:00:00+00:00. Remove" in said
+    assert "load.csv before line 1301: has a gap: no row at 2024-01-05T02:00:00+00:00 (at a step of h). Add" in said
     assert "source.quarantine: true" in said
+
+
+def spoiled_frame() -> pd.DataFrame:
+    """A frame whose 21st value is too high, whose 32nd row repeats the 31st, and which lacks a row before its 52nd."""
+    frame = make_frame()
+    frame.loc[20, "load"] = 99
+    return pd.concat([frame[:31], frame[30:50], frame[51:]])
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "lines"),
+    [
+        ("load.csv", {}, ("line 22", "line 33 repeats line 32", "line 53")),
+        ("load.csv.gz", {}, ("line 22", "line 33 repeats line 32", "line 53")),
+        ("quoted.csv", {}, ("line 43", "line 65 repeats line 63", "line 105")),
+        ("wide.csv", {"source__wide": ["load"]}, ("line 22", "line 33 repeats line 32", "line 53")),
+        ("load.parquet", {}, ("row 21", "row 32 repeats row 31", "row 52")),
+    ],
+)
+def test_faults_of_rows_that_stand_together_are_told_with_file_and_line(server, case, name, spec, lines):
+    case.write_spec(source__uri=name, source__rules={"load": {"max": 50}}, **spec)
+    frame, path = spoiled_frame(), case.folder / name
+    if name == "quoted.csv":
+        frame["note"] = "two\nlines"
+    frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
+    high, repeated, after = (f"load, {path} {line}" for line in lines)
+    told = [
+        f"{repeated}: 2024-01-02T06:00:00+00:00. Remove",
+        f"{after.replace(f'{path} ', f'{path} before ')}: has a gap: no row at 2024-01-03T02:00:00+00:00 (at a step of h). Add",
+        f"{high}, column 'load': 99 at 2024-01-01T20:00:00+00:00 is above rules.load.max 50. Mend",
+    ]
+    flows = (checking, training) if name == "load.csv" else (checking,)
+    for flow in flows:
+        with pytest.raises(Fault) as fault:
+            flow(case.spec)
+        said = str(fault.value).splitlines()
+        assert said[0] == "3 faults:"
+        assert [line.strip()[: len(start)] for line, start in zip(said[1:], told, strict=True)] == told
+
+
+def test_series_that_are_set_aside_are_told_of_with_file_and_line_as_long_as_the_file_is_the_same(server, sites):
+    sites.write_spec(source__series_id="site", source__quarantine=True, source__rules={"load": {"max": 50}})
+    frame = make_sites([f"s{at:02d}" for at in range(20)])
+    frame.loc[610, "load"] = 99
+    sites.write_frame(frame)
+    found = checking(sites.spec)
+    assert found.faults == (
+        f"s01, {sites.csv} line 612, column 'load': 99 at 2024-01-01T10:00:00+00:00 is above rules.load.max 50. Mend the "
+        "values or the rule.",
+    )
+    sites.write_frame(frame[5:])  # what was read of it before is of no use for where a row stands now
+    assert [line.split(",")[1].split()[-1] for line in checking(sites.spec).faults] == ["607"]
 
 
 def test_a_series_with_a_fault_is_set_aside_and_the_others_go_on(server, sites):
@@ -145,7 +197,7 @@ def test_a_source_of_faulty_series_only_is_an_error_even_in_quarantine(server, c
     frame.loc[100, "load"] = np.nan
     case.write_frame(frame)
     with pytest.raises(
-        Fault, match=r"All 1 series have faults, so none is left to go on with\. load, column 'load': no value at"
+        Fault, match=r"All 1 series have faults, so none is left to go on with\. load, .*load.csv line 102, column 'load': no"
     ):
         training(case.spec)
 

@@ -50,9 +50,7 @@ def test_absent_and_empty_steps_make_one_run_for_max_gap(tmp_path):
         tmp_path, {"max_gap": 2}, [0, NAN, 3, 4, NAN, NAN, 9], [0, 1, 3, 4, 5, 6, 9], missing="mask", gaps="mask"
     )
     assert kind == "rule max_gap of y"
-    assert said.startswith(
-        "column 'y': no value for 4 steps from 2024-01-01T05:00:00+00:00; rules.y.max_gap is 2 (1 such runs)"
-    )
+    assert said.startswith("column 'y': no value for 4 steps from 2024-01-01T05:00:00+00:00; rules.y.max_gap is 2. Fill")
     assert count == 1
 
 

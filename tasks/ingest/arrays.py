@@ -85,9 +85,9 @@ def series_codes(source: SourceSpec, file: SourceFile, table: pa.Table, places: 
         nameless = [-1, *(code for code, one in enumerate(own) if not one)]
         empty = np.flatnonzero(codes == -1 if len(nameless) == 1 else np.isin(codes, nameless))
         if len(empty):
+            more = f" ({len(empty)} such rows)" if len(empty) > 1 else ""
             raise Fault(
-                f"{file.name} {places.of(int(empty[0]))}: column {name!r} is empty ({len(empty)} such rows). Name the series "
-                "or remove the row."
+                f"{file.name} {places.of(int(empty[0]))}: column {name!r} is empty{more}. Name the series or remove the row."
             )
         columns.append((codes, own))
     return columns[0] if len(columns) == 1 else join_codes(columns)

@@ -171,7 +171,7 @@ def refuse_gaps(placed: Placed, jumps: np.ndarray, absent: np.ndarray, grid: Gri
     panel = placed.panel
 
     def say(row: int, count: str) -> str:
-        accept = "Add them or set source.gaps='mask', 'interpolate' or 'drop'."
+        accept = "Add what is absent or set source.gaps='mask', 'interpolate' or 'drop'."
         own = slice(*np.searchsorted(panel.codes, [panel.codes[row], panel.codes[row] + 1]))
         if two := two_frequencies(panel.stamps[own]):
             usual, other, times, begin = two

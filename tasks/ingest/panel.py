@@ -4,6 +4,7 @@ A panel is sorted by series and time. Each step takes one and gives one; what it
 into a ledger, series by series.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -118,13 +119,20 @@ class Ledger:
     def entries(self) -> list[dict]:
         """Every fault in the order of series and kind."""
         return [
-            {"series_id": name, "kind": kind} | own | {"said": own["said"].replace(COUNT, str(own["count"]))}
+            {"series_id": name, "kind": kind} | own | {"said": with_count(own["said"], own["count"])}
             for (name, kind), own in sorted(self.faults.items())
         ]
 
     @property
     def faulty(self) -> set[str]:
         return {name for name, _ in self.faults}
+
+
+def with_count(said: str, count: int) -> str:
+    """A message with its count, which stands between brackets and goes without saying where it is one."""
+    if count == 1:
+        said = re.sub(rf" \({COUNT} [^,)]*\)", "", re.sub(f"{COUNT} [^,)]*, ", "", said))
+    return said.replace(COUNT, str(count))
 
 
 def settle_duplicates(panel: Panel, source: SourceSpec, ledger: Ledger) -> Panel:

@@ -114,7 +114,7 @@ def check_order(source: SourceSpec, rows: Rows, last: dict[str, int], repairs: d
             repairs[name, "stamps out of order"] = repairs.get((name, "stamps out of order"), 0) + count
             continue
         said = f"{shown(stamps[at])} UTC comes after {shown(before[at])} UTC; sort the file or set source.order='sort'"
-        found.add("order", name, "", said, count)
+        found.add("order", name, "", said, count, int(stamps[at]))
     return found.entries()
 
 

@@ -56,11 +56,15 @@ def read_piece(source: SourceSpec, piece: Piece) -> Iterator[Rows]:
         Fault: the file is not what it was, is not whole, or has a row that can not be taken apart.
     """
     check_unchanged(piece.file)
-    tables = parquet_tables(source, piece) if piece.file.kind == "parquet" else csv_tables(source, piece)
     clock_state: dict = {}
-    for table, faults, place in tables:
+    for table, faults, place in tables_of(source, piece):
         yield from to_rows(source, piece.file, table, faults, place, clock_state)
     check_unchanged(piece.file)
+
+
+def tables_of(source: SourceSpec, piece: Piece) -> Iterator[tuple[pa.Table, list[RowFault], Places]]:
+    """Typed tables of the wanted columns, the faults of their values, and what finds the line of a row."""
+    return parquet_tables(source, piece) if piece.file.kind == "parquet" else csv_tables(source, piece)
 
 
 def csv_tables(source: SourceSpec, piece: Piece) -> Iterator[tuple[pa.Table, list[RowFault], Places]]:

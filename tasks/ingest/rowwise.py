@@ -31,6 +31,7 @@ class RowFault:
     where: str  # line or row, and column
     said: str
     count: int = 1
+    stamp: int | None = None  # microseconds UTC, where the place is still to be found by it
 
 
 class Found:
@@ -39,13 +40,13 @@ class Found:
     def __init__(self):
         self.by_kind: dict[tuple[str, str | None], RowFault] = {}
 
-    def add(self, kind: str, series_id: str | None, where: str, said: str, count: int = 1) -> None:
+    def add(self, kind: str, series_id: str | None, where: str, said: str, count: int = 1, stamp: int | None = None) -> None:
         # Each series is kept, however many there are: one that is forgotten could not be set aside.
         key = (kind, series_id)
         if key in self.by_kind:
             self.by_kind[key].count += count
         else:
-            self.by_kind[key] = RowFault(kind, series_id, where, said, count)
+            self.by_kind[key] = RowFault(kind, series_id, where, said, count, stamp)
 
     def entries(self) -> list[RowFault]:
         return list(self.by_kind.values())
