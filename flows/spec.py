@@ -22,6 +22,11 @@ from tasks.promote import GateSpec
 from tasks.validate import score_steps
 
 ENOUGH = 1 << 20  # steps of a series of which nothing is known yet
+EITHER = {  # keys that take more than one kind of value, and which
+    "source.uri": "a path or URL is needed, or a list of some",
+    "source.timestamp": "the name of a column is needed, or a list of two: of dates and of times of day",
+    "source.series_id": "the name of a column is needed, or a list of some",
+}
 
 
 class ForecastSpec(BaseModel):
@@ -161,7 +166,7 @@ def check_spec(document: dict, where: str) -> PipelineSpec:
     try:
         return PipelineSpec.model_validate(document)
     except ValidationError as error:
-        said = [describe_error(fault, document) for fault in error.errors()]
+        said = list(dict.fromkeys(describe_error(fault, document) for fault in error.errors()))
         raise Fault(f"{where}: " + "; ".join(said[:5]) + ("" if len(said) <= 5 else f"; and {len(said) - 5} more")) from error
 
 
@@ -174,6 +179,8 @@ def describe_error(fault: dict, document: dict) -> str:
         near = difflib.get_close_matches(place[-1], allowed, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"{key} is no key of this spec{hint}; allowed here: {', '.join(allowed)}"
+    if len(place) > 2 and (either := ".".join(place[:2])) in EITHER:
+        return describe_either(either, document["source"][place[1]])
     if fault["type"] == "missing":
         return f"{key} is missing"
     if fault["type"] == "union_tag_invalid":
@@ -183,6 +190,13 @@ def describe_error(fault: dict, document: dict) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     shown = f" ({fault['input']!r} given)" if key and not isinstance(fault["input"], dict) else ""
     return f"{key}: {message}{shown}" if key else message
+
+
+def describe_either(key: str, found: Any) -> str:
+    """One clause for a key that takes more than one kind of value, where pydantic has one for each kind."""
+    numbers = [one for one in (found if isinstance(found, list) else [found]) if isinstance(one, int | float)]
+    quotes = f"; put {numbers[0]} in quotes if that is its name" if numbers else ""
+    return f"{key} is {found!r}; {EITHER[key]}{quotes}"
 
 
 def allowed_keys(place: list[str], document: dict) -> list[str]:

@@ -185,6 +185,13 @@ def test_a_missing_key_is_named(key, message):
         ({"network": "residual"}, r"network: .* \('residual' given\)"),
         ({"fit": [1]}, r"fit: .* \(\[1\] given\)$"),
         ({"source__timezone": 600}, r"source\.timezone is 600 to YAML; put an offset such as '\+10:00' in quotes$"),
+        ({"source__uri": 5}, r"source\.uri is 5; a path or URL is needed, or a list of some; put 5 in quotes if that is its n"),
+        ({"source__uri": ["a.csv", None]}, r"source\.uri is \['a\.csv', None\]; a path or URL is needed, or a list of some$"),
+        ({"source__uri": []}, r"source\.uri is \[\]; a path or URL is needed, or a list of some$"),
+        ({"source__timestamp": ["a"]}, r"source\.timestamp is \['a'\]; the name of a column is needed, or a list of two: of d"),
+        ({"source__timestamp": ["a", "b", "c"]}, r"source\.timestamp is \['a', 'b', 'c'\]; .* dates and of times of day$"),
+        ({"source__timestamp": 0}, r"source\.timestamp is 0; .* of times of day; put 0 in quotes if that is its name$"),
+        ({"source__series_id": {"a": 1}}, r"source\.series_id is \{'a': 1\}; the name of a column is needed, or a list of"),
         ({"gate__metric": "r2"}, r"gate\.metric: .*'mae', 'rmse' or 'mase' \('r2' given\)$"),
     ],
 )  # fmt: skip
