@@ -135,12 +135,13 @@ def windows() -> None:
 def export(spec: Path, out: Path, fold: str) -> None:
     """Write a fold's windows as a table, a row a window, in the units of your data."""
     from flows.console import follow
+    from models.errors import counted
 
     with follow(spec) as loaded:
         from flows.exporting import exporting
 
         exported = exporting(loaded, fold, str(out.absolute()))
-    click.echo(f"{exported.rows:,} windows written to {exported.path}")
+    click.echo(f"{counted(exported.rows, 'windows')} written to {exported.path}")
 
 
 @commands.command()

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from flows.server import ensure_server
-from models.errors import Fault
+from models.errors import Fault, counted
 
 METRICS = ("mae", "rmse", "mase")
 MODELS = {"new": "new model", "live": "live model", "naive": "seasonal naive"}
@@ -153,8 +153,7 @@ def print_trained(trained, path: Path) -> None:
     click.echo(f"\n{trained.reason}\n")
     for line in score_table(trained.scores, "test"):
         click.echo(line)
-    if trained.too_short:
-        click.echo(f"{trained.too_short:,} series are too short for the folds and were left out; the report names them.")
+    print_too_short(trained.too_short, trained.short_series, "left out")
     print_set_aside(trained.set_aside, trained.faults)
     facts = {"report": trained.report, "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}"}
     if trained.promoted or trained.scores["live"]:  # else there is nothing to forecast with
@@ -166,16 +165,27 @@ def print_trained(trained, path: Path) -> None:
 def print_checked(checked, path: Path) -> None:
     """What a source holds, what was repaired, what was set aside."""
     inferred = " (inferred)" if checked.inferred else ""
-    click.echo(f"\n{checked.rows_read:,} rows of {checked.num_series:,} series, every {checked.frequency}{inferred}")
+    click.echo(f"\n{counted(checked.rows_read, 'rows')} of {checked.num_series:,} series, every {checked.frequency}{inferred}")
     click.echo(f"from {checked.first} to {checked.last}")
     for what, count in checked.repairs.items():
-        click.echo(f"{count:,} {what}")
+        click.echo(counted(count, what))
     if not checked.repairs:
         click.echo("nothing to repair")
+    if ahead := checked.rows - checked.steps:
+        as_what = "its series, taken for a step that is" if ahead == 1 else "their series, taken for steps that are"
+        click.echo(f"{counted(ahead, 'rows')} after the last target of {as_what} yet to come")
+    print_too_short(checked.too_short, checked.short_series, "left out of training")
     print_set_aside(checked.set_aside, checked.faults)
-    print_facts(
-        {"canonical": f"{Path(checked.folders[0]).parent} ({len(checked.folders)} shards)", "took": f"{checked.seconds:.1f} s"}
-    )
+    shards = counted(len(checked.folders), "shards")
+    print_facts({"canonical": f"{Path(checked.folders[0]).parent} ({shards})", "took": f"{checked.seconds:.1f} s"})
+
+
+def print_too_short(count: int, names, done: str) -> None:
+    """How many series have too few steps for the folds, the first few by name, and what is done with them."""
+    if count:
+        more = f" and {count - len(names):,} more" if count > len(names) else ""
+        verb = "is too short for the folds and is" if count == 1 else "are too short for the folds and are"
+        click.echo(f"{count:,} series {verb} {done}: {', '.join(names)}{more}")
 
 
 def print_set_aside(count: int, faults) -> None:
@@ -210,9 +220,10 @@ def cached_steps(tasks: list) -> str:
 def print_forecasted(forecasted, path: Path) -> None:
     """What was written, where, and how to read it."""
     origins = forecasted.origins[0] if len(forecasted.origins) == 1 else f"{forecasted.origins[0]} to {forecasted.origins[-1]}"
-    click.echo(f"\n{forecasted.rows_written:,} rows for {forecasted.num_series:,} series, origin {origins}")
+    click.echo(f"\n{counted(forecasted.rows_written, 'rows')} for {forecasted.num_series:,} series, origin {origins}")
     if forecasted.new_series:
-        click.echo(f"{forecasted.new_series:,} of them the model was not trained on; they are scaled by their own history")
+        scaled = "it is scaled by its" if forecasted.new_series == 1 else "they are scaled by their"
+        click.echo(f"{forecasted.new_series:,} of them the model was not trained on; {scaled} own history")
     print_set_aside(forecasted.set_aside, forecasted.faults)
     if forecasted.known:
         click.echo(f"The truth is known for {forecasted.known:,} of them: MAE {forecasted.mae:.4g}")

@@ -165,7 +165,8 @@ def check_series_faults(source: SourceSpec, lines: list[str], set_aside: int, le
     if not source.quarantine:
         raise Fault(list_faults(lines, set_aside, set_aside + left))
     if not left:
-        raise Fault(f"All {set_aside} series have faults, so none is left to go on with. {list_faults(lines)}")
+        whose = "The only series has" if set_aside == 1 else f"All {set_aside} series have"
+        raise Fault(f"{whose} faults, so none is left to go on with. {list_faults(lines)}")
 
 
 def list_faults(lines: list[str], set_aside: int = 0, num_series: int = 0) -> str:
@@ -174,8 +175,9 @@ def list_faults(lines: list[str], set_aside: int = 0, num_series: int = 0) -> st
         return lines[0]
     head = f"{len(lines)} faults" + (f" in {set_aside} of {num_series} series" if num_series > 1 else "")
     rest = [f"and {len(lines) - SHOWN_FAULTS} more"] if len(lines) > SHOWN_FAULTS else []
-    hint = ["Mend them, or set source.quarantine: true to set these series aside and go on."] if num_series > set_aside else []
-    return "\n  ".join([head + ":", *lines[:SHOWN_FAULTS], *rest, *hint])
+    these = "this" if set_aside == 1 else "these"
+    hint = f"Mend them, or set source.quarantine: true to set {these} series aside and go on."
+    return "\n  ".join([head + ":", *lines[:SHOWN_FAULTS], *rest, *([hint] if num_series > set_aside else [])])
 
 
 def prepare(

@@ -38,6 +38,7 @@ class Trained(BaseModel):
     scores: dict[str, dict[str, dict[str, dict[str, float | None]]] | None]  # new, live, naive -> fold -> steps -> metric
     num_series: int  # trained on
     too_short: int  # series with too few steps for the folds
+    short_series: tuple[str, ...]  # theirs are the first few names
     set_aside: int  # series with faults
     faults: tuple[str, ...]  # theirs, the first few
     report: str
@@ -67,11 +68,17 @@ def training(spec: PipelineSpec) -> Trained:
         trained = Trained(
             name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, promoted=promotion.promoted,
             reason=promotion.reason, scores={who: own.scores if own else None for who, own in scores.items()},
-            num_series=model.num_series, too_short=model.too_short, set_aside=aside.series, faults=aside.faults[:10],
-            report=str(path), forecast_table=store.forecasts, seconds=run.seconds,
+            num_series=model.num_series, too_short=model.too_short, short_series=short_series(model, store),
+            set_aside=aside.series, faults=aside.faults[:10], report=str(path),
+            forecast_table=store.forecasts, seconds=run.seconds,
         )  # fmt: skip
         store.put_document(trained.model_dump(mode="json"), "runs", f"{spec.name}.json")
         return trained
+
+
+def short_series(model: Model, store: Store) -> tuple[str, ...]:
+    """The first few of the series that were too short to train on."""
+    return tuple(sorted(store.read_json(model, "history.json")["too_short"])[:5]) if model.too_short else ()
 
 
 def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:

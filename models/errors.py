@@ -1,4 +1,6 @@
-"""The one exception a user's own data or spec can raise."""
+"""The one exception a user's own data or spec can raise, and the words that messages share."""
+
+import re
 
 
 class Fault(ValueError):
@@ -14,3 +16,8 @@ def shortlist(items, limit: int = 5) -> str:
     shown = [str(item) for item in items]
     rest = f" and {len(shown) - limit} more" if len(shown) > limit else ""
     return ", ".join(shown[:limit]) + rest
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things, which are given in the plural: 1 repeated stamp, 2,000 repeated stamps."""
+    return f"{count:,} " + (re.sub(r"([a-z])s\b", r"\1", what, count=1) if count == 1 and what[:6] != "series" else what)

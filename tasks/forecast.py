@@ -13,7 +13,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from pydantic import BaseModel, ConfigDict
 
 from models.bundle import Bundle
-from models.errors import Fault, shortlist
+from models.errors import Fault, counted, shortlist
 from models.scaling import SeriesScale, fit_scale
 from tasks.ingest.calendar import Calendar
 from tasks.ingest.canonical import read_tails
@@ -156,7 +156,7 @@ class Outlook:
             return None
         if at + 1 < lookback:
             self.set_aside.append(
-                f"{name} has {at + 1} steps up to its origin {self.say(origin)}; the model looks back {lookback}. "
+                f"{name} has {counted(at + 1, 'steps')} up to its origin {self.say(origin)}; the model looks back {lookback}. "
                 "Bring more rows or drop the series."
             )
             return None

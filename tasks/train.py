@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load_bundle, number_series
-from models.errors import Fault
+from models.errors import Fault, counted
 from models.fit import Checkpoint, FitSpec, Fitted, fit, num_steps
 from models.networks import NetworkSpec, build_network, form_name
 from models.series import SeriesFacts
@@ -88,7 +88,7 @@ def fit_seeds(cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: Fi
     """One fitted network a seed, each going on from its checkpoint if a killed run left one."""
     numbers = number_series(cut.scaler) if getattr(network, "embedding", 0) else None
     training, validation = cut.fold("train", numbers), cut.fold("validation", numbers)
-    say(f"{sum(training.num_windows):,} windows to train on, {sum(validation.num_windows):,} to validate")
+    say(f"{counted(sum(training.num_windows), 'windows')} to train on, {sum(validation.num_windows):,} to validate")
     build = partial(build_network, network, facts.columns, cut.windows, facts.season, len(cut.scaler.series))
     total, per_epoch = num_steps(spec, sum(training.num_windows))
     epochs = -(-total // per_epoch)

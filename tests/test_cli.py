@@ -257,6 +257,38 @@ def test_json_is_one_object_on_stdout(server, trained, monkeypatch, capsys):
     assert shared <= set(forecast_object)
 
 
+def some_short_series(case, names) -> None:
+    """A source of one long series, with a row ahead and a repeated one, and short ones."""
+    long = make_frame().assign(site="long", load=lambda frame: frame["load"].where(frame.index < 599))
+    short = [make_frame(100, seed=at).assign(site=name) for at, name in enumerate(names)]
+    case.write_frame(pd.concat([long[:300], long[299:], *short]))
+    case.write_spec(source__series_id="site", source__duplicates="first")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["tiny"], "1 series is too short for the folds and is left out{}: tiny"),
+        (
+            [f"s{at}" for at in range(7)],
+            "7 series are too short for the folds and are left out{}: s0, s1, s2, s3, s4 and 2 more",
+        ),
+    ],
+)
+def test_series_too_short_rows_ahead_and_repairs_are_told_by_name_and_number(server, case, monkeypatch, capsys, names, said):
+    some_short_series(case, names)
+    code, out, err = convcast(monkeypatch, capsys, "check", case.yaml)
+    assert code == 0, err
+    assert out.splitlines()[3:6] == [
+        "1 repeated stamp",
+        "1 row after the last target of its series, taken for a step that is yet to come",
+        said.format(" of training"),
+    ]
+    code, out, err = convcast(monkeypatch, capsys, "train", case.yaml)
+    assert code == 0, err
+    assert said.format("") in out.splitlines()
+
+
 def test_a_bad_origin_is_refused(server, trained, monkeypatch, capsys):
     for origin, message in {"soon": "no ISO 8601 stamp", "2024-01-20": "no offset", "2031-01-01T00:00Z": "has no 2031"}.items():
         code, _, err = convcast(monkeypatch, capsys, "forecast", trained.yaml, "--origin", origin)

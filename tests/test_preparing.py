@@ -197,7 +197,7 @@ def test_a_source_of_faulty_series_only_is_an_error_even_in_quarantine(server, c
     frame.loc[100, "load"] = np.nan
     case.write_frame(frame)
     with pytest.raises(
-        Fault, match=r"All 1 series have faults, so none is left to go on with\. load, .*load.csv line 102, column 'load': no"
+        Fault, match=r"The only series has faults, so none is left to go on with\. load, .*load.csv line 102, column 'load': no"
     ):
         training(case.spec)
 
@@ -207,7 +207,7 @@ def test_series_of_other_lengths_train_together_and_one_too_short_is_left_out_by
     frame = pd.concat([make_sites(["long"]), make_sites(["less"], 400), make_sites(["tiny"], 100)])
     case.write_frame(frame)
     outcome = training(case.spec)
-    assert (outcome.num_series, outcome.too_short) == (2, 1)
+    assert (outcome.num_series, outcome.too_short, outcome.short_series) == (2, 1, ("tiny",))
     assert "tiny" in (case.store.root / "reports" / "small.html").read_text()
     written = forecasting(case.spec)  # long enough to look back, if not to train on
     assert set(table_of(case)["series_id"]) == {"long", "less", "tiny"}

@@ -270,11 +270,13 @@ def test_the_first_of_many_bad_values_is_named_far_into_a_file(csv):
     assert faults_of(source) == [("y", "line 40002, column 'y'", "'abc' is no number", 2)]
 
 
-@pytest.mark.parametrize(("row", "found"), [("2024-01-02", 1), ("2024-01-02,2,3", 3)])  # short; as from a decimal comma
+@pytest.mark.parametrize(
+    ("row", "found"), [("2024-01-02", "1 field"), ("2024-01-02,2,3", "3 fields")]
+)  # short; as from a decimal comma
 def test_a_row_of_another_length_is_named_by_line(csv, row, found):
-    with pytest.raises(Fault, match=rf"sales\.csv line 3 has {found} fields; the header has 2\. Mend or remove the row"):
+    with pytest.raises(Fault, match=rf"sales\.csv line 3 has {found}; the header has 2\. Mend or remove the row"):
         read(csv(f"{HEADER}{ROW}{row}\n{ROW}"))
-    with pytest.raises(Fault, match=rf"line 3 has {found} fields; the header has 2 \(2 such rows\)"):
+    with pytest.raises(Fault, match=rf"line 3 has {found}; the header has 2 \(2 such rows\)"):
         read(csv(f"{HEADER}{ROW}{row}\n{row}\n"))
 
 

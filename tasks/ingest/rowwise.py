@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from models.errors import Fault
+from models.errors import Fault, counted
 from tasks.ingest.columns import columns_wanted, dialect
 from tasks.ingest.files import SourceFile
 from tasks.ingest.sources import USUAL_MARKERS, SourceSpec
@@ -140,7 +140,8 @@ def whole_rows(source: SourceSpec, file: SourceFile, content: bytes, first: int)
         line, count = ragged[0]
         more = f" ({len(ragged)} such rows)" if len(ragged) > 1 else ""
         raise Fault(
-            f"{file.name} line {line} has {count} fields; the header has {len(file.header)}{more}. Mend or remove the row."
+            f"{file.name} line {line} has {counted(count, 'fields')}; the header has {len(file.header)}{more}. "
+            "Mend or remove the row."
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from models.errors import counted
 from tasks.ingest.panel import Ledger, Panel, Story
 from tasks.ingest.sources import Rule, SourceSpec
 
@@ -65,8 +66,9 @@ def check_absence(panel: Panel, values: np.ndarray, shown: str, rule: Rule, ledg
         sizes = dict(zip(begins[long].tolist(), lengths[long].tolist(), strict=True))
         ledger.fault(
             panel, begins[long], f"rule max_gap of {shown}",
-            lambda row, count: f"column {shown!r}: no value for {sizes[row]} steps from {ledger.say(panel.stamps[row])}; "
-            f"rules.{shown}.max_gap is {rule.max_gap} ({count} such runs). Fill them or change the rule.",
+            lambda row, count: f"column {shown!r}: no value for {counted(sizes[row], 'steps')} from "
+            f"{ledger.say(panel.stamps[row])}; rules.{shown}.max_gap is {rule.max_gap} ({count} such runs). Fill them or "
+            "change the rule.",
         )  # fmt: skip
 
 

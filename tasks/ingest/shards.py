@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from models.errors import Fault
+from models.errors import Fault, counted
 from tasks.ingest.chunks import Chunk
 from tasks.ingest.parts import BUCKETS, Part, Run, bucket_of
 from tasks.ingest.timeline import infer_frequency, parse_timezone, season_of
@@ -72,7 +72,7 @@ def survey(frequency: str | None, timezone: str, parts: list[Part], store: Store
     for run in every_run(parts):
         names |= set(names_in(run_path(store, *run)))
     found = frequency or most_common_frequency(timezone, parts, store)
-    say(f"{rows:,} rows of {len(names):,} series, every {found}" + (" (inferred)" if frequency is None else ""))
+    say(f"{counted(rows, 'rows')} of {len(names):,} series, every {found}" + (" (inferred)" if frequency is None else ""))
     with store.draft(this_call()) as draft:
         draft.write_json("overview.json", {"frequency": found, "series": len(names)})
         return draft.commit(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from models.errors import Fault, shortlist
+from models.errors import Fault, counted, shortlist
 from tasks.ingest.files import SourceFile, first_line
 from tasks.ingest.listing import KINDS, suffixes
 from tasks.ingest.rowwise import join_ids, numbered_rows, to_number
@@ -137,7 +137,8 @@ def open_csv(source: SourceSpec, file: SourceFile) -> tuple[list[str], Callable[
     for line, row in rows:
         if len(row) != len(present):
             raise Fault(
-                f"{file.name} line {line} has {len(row)} fields; the header has {len(present)}. Mend or remove the row."
+                f"{file.name} line {line} has {counted(len(row), 'fields')}; the header has {len(present)}. "
+                "Mend or remove the row."
             )
     cells = list(zip(*(row for _, row in rows[1:]), strict=True)) or [()] * len(present)
     return present, lambda wanted: pa.table({name: pa.array(cells[present.index(name)], pa.string()) for name in wanted})

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from models.errors import counted
 from tasks.ingest.arranging import arranged
 from tasks.ingest.grid import Grid
 from tasks.ingest.panel import Ledger
@@ -44,7 +45,7 @@ def ingest(source: SourceSpec, shard: Shard, frequency: str, store: Store) -> Se
     with store.draft(this_call()) as draft:
         facts = write_canonical(source, shard, Grid(frequency, source.timezone), store, draft)
         if facts["repairs"]:
-            say("repaired: " + ", ".join(f"{count:,} {what}" for what, count in facts["repairs"].items()))
+            say("repaired: " + ", ".join(counted(count, what) for what, count in facts["repairs"].items()))
         return draft.commit(Series, **facts)
 
 

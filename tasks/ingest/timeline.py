@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
-from models.errors import Fault
+from models.errors import Fault, counted
 from tasks.ingest.clock import Clock
 
 SECONDS_A_DAY = 86_400
@@ -79,7 +79,7 @@ def infer_frequency(stamps: pd.DatetimeIndex) -> str:
     """
     local = stamps.tz_localize(None).unique().sort_values()
     if len(local) < 3:
-        raise Fault(f"The source has {len(local)} different stamps in its first series; set source.frequency.")
+        raise Fault(f"The source has {counted(len(local), 'different stamps')} in its first series; set source.frequency.")
     step = pd.Series(local[1:] - local[:-1]).mode()[0]
     if step < pd.Timedelta(days=1):
         return to_offset(step).freqstr
