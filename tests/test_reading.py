@@ -4,6 +4,7 @@ import gzip
 import io
 import lzma
 import struct
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -634,16 +635,55 @@ def test_a_covariate_may_not_have_a_name_of_the_canonical_table(spec):
         ({"rules": {"z": {"min": 0}}}, "source.rules names 'z'"),
         ({"timestamp_format": "iso"}, "use epoch_s, epoch_ms, epoch_us, or a form"),
         ({"timestamp_format": "epoch_ns"}, "of epochs there are epoch_s, epoch_ms and epoch_us"),
+        ({"timestamp_format": "epoch_s", "timestamp": ("d", "t")}, "epoch_s is a number in one column; source.timestamp names"),
+        ({"interpolate_limit": 3}, r"interpolate_limit is 3, but nothing is interpolated\. Set source\.gaps or"),
+        ({"interpolate_limit": 3, "gaps": "mask", "missing": "drop"}, "but nothing is interpolated"),
+        ({"static_uri": "b.csv", "series_id": "s"}, r"of which no column is used\. Set source\.static_covariates"),
+        ({"wide": ("a", "t")}, "source.wide names 't', which is a stamp or covariate too"),
+        ({"wide": ("a", "f"), "future_covariates": ("f",)}, "source.wide names 'f', which is a stamp or covariate too"),
+        ({"wide": ("a", "a*", "a")}, r"source\.wide names a more than once; once is enough"),
+        ({"calendar": ("hour", "hour")}, r"source\.calendar names hour more than once; once is enough"),
+        ({"decimal": ",", "delimiter": ";", "quote": ","}, r"source\.quote and source\.decimal are both ','\. Set"),
+        ({"rules": {"y": {"min": 5, "max": 3.5}}}, r"min 5 is above max 3\.5, so no value keeps to both\. Change one"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(spec, said):
     with pytest.raises(ValidationError, match=said):
-        SourceSpec(uri="a.csv", timestamp="t", target="y", **spec)
+        SourceSpec(**{"uri": "a.csv", "timestamp": "t", "target": "y"} | spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"interpolate_limit": 3, "gaps": "interpolate"},
+        {"interpolate_limit": 3, "missing": "interpolate"},
+        {"wide": ("t*", "a"), "calendar": ("hour", "weekday")},
+        {"rules": {"y": {"min": 3, "max": 3, "not_null": True, "max_gap": 2}}},
+        {"timestamp": ("d", "t"), "timestamp_format": "%Y %H"},
+    ],
+)
+def test_settings_that_go_together_are_taken(spec):
+    SourceSpec(**{"uri": "a.csv", "timestamp": "t", "target": "y"} | spec)
 
 
 def test_a_csv_called_parquet_is_refused(csv):
-    with pytest.raises(Fault, match=r"a\.parquet is no whole Parquet file"):
+    with pytest.raises(Fault, match=r"a\.parquet is text by its first bytes and not Parquet .* Name it \.csv\.$"):
         read(csv(HEADER + ROW, "a.parquet"))
+
+
+@pytest.mark.parametrize("name", ["sales.csv", "sales.csv.gz"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+def test_a_parquet_file_called_csv_is_refused(parquet, name, encoding):
+    source = parquet({"t": pa.array([1, 2]), "y": pa.array([1.0, 2.0])})
+    path = Path(source.uri)
+    path.rename(path.parent / name)
+    spec = source.model_copy(update={"uri": str(path.parent / name), "encoding": encoding})
+    with pytest.raises(Fault, match=r"is Parquet by its first bytes and no CSV as its name says\. Name it \.parquet\.$"):
+        read(spec)
+
+
+def test_a_csv_whose_header_begins_like_a_parquet_file_is_read(csv):
+    assert values_of(csv("PAR1,t,y\n1,2024-01-01,3\n")) == [3]
 
 
 def test_a_parquet_file_without_rows_is_refused(parquet):

@@ -193,7 +193,8 @@ def test_a_number_that_became_a_word_is_refused(stores):
 
 
 def test_a_model_without_statics_takes_none(stores):
-    assert read_statics(stores("store,size\na,1\n", static_covariates=[]), ()) == Statics()
+    source = stores("store,size\na,1\n").model_copy(update={"static_covariates": ()})
+    assert read_statics(source, ()) == Statics()
 
 
 # Files that are not as they have to be

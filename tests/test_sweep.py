@@ -56,11 +56,12 @@ def cases(draw):
         "duplicates": draw(st.sampled_from(["error", "drop", "first", "last", "mean"])),
         "gaps": draw(st.sampled_from(["error", "drop", "interpolate", "mask"])),
         "missing": draw(st.sampled_from(["error", "drop", "interpolate", "mask"])),
-        "interpolate_limit": draw(st.sampled_from([None, 2])),
         "rules": draw(st.sampled_from(RULES)),
         "order": "sort",
         "wide": draw(st.sampled_from([None, None, ["a"]])),
     }
+    if "interpolate" in (policies["gaps"], policies["missing"]):
+        policies["interpolate_limit"] = draw(st.sampled_from([None, 2]))
     return parts, policies, draw(st.sampled_from([1, 3, 8, 20])), draw(st.sampled_from(["h", "h", "D"]))
 
 

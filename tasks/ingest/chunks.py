@@ -22,7 +22,7 @@ from tasks.ingest.files import LONGEST, SourceFile, check_unchanged, describe_fi
 from tasks.ingest.listing import find_files
 from tasks.ingest.quotes import ends_open
 from tasks.ingest.sources import SourceSpec
-from tasks.ingest.streams import is_plain, is_utf8
+from tasks.ingest.streams import is_plain, is_text, is_utf8
 
 CHUNK = 64 << 20  # bytes
 BLOCK = 1 << 20  # bytes hashed at a time
@@ -238,6 +238,8 @@ def cut_parquet(source: SourceSpec, file: SourceFile) -> Iterator[tuple[Piece, s
     except Fault:
         raise
     except (ValueError, OSError, pa.ArrowException) as error:
+        if is_text(file.path):
+            raise Fault(f"{file.name} is text by its first bytes and not Parquet as its name says. Name it .csv.") from error
         said = first_line(error)
         raise Fault(f"{file.name} is no whole Parquet file ({said}). Write or fetch it again.") from error
 

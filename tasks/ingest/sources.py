@@ -25,6 +25,12 @@ class Rule(BaseModel):
     max_flat: int | None = Field(None, ge=1, description="longest run of steps with one and the same value")
     max_jump: float | None = Field(None, gt=0, description="largest change from one step to the next")
 
+    @model_validator(mode="after")
+    def _some_value_keeps_to_it(self):
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise Fault(f"min {self.min:g} is above max {self.max:g}, so no value keeps to both. Change one of them.")
+        return self
+
 
 class SourceSpec(BaseModel):
     """Where the data lies, what its columns mean, and which faults are repaired."""
@@ -161,6 +167,7 @@ def check_names(source: SourceSpec) -> None:
     if source.static_uri and not source.id_columns and not source.wide:
         raise Fault("source.static_uri has a row for each series, so the series need names. Set source.series_id.")
     check_dialect(source)
+    check_used(source)
     unruled = [name for name in source.rules if name not in (source.target, *source.covariates)]
     if unruled:
         raise Fault(f"source.rules names {unruled[0]!r}, which is neither the target nor a covariate that varies in time.")
@@ -169,6 +176,25 @@ def check_names(source: SourceSpec) -> None:
         raise Fault(f"source.timestamp_format is {form!r}; use epoch_s, epoch_ms, epoch_us, or a form as '%d.%m.%Y %H:%M'.")
     if form is not None and form.startswith("epoch_") and form not in ("epoch_s", "epoch_ms", "epoch_us"):
         raise Fault(f"source.timestamp_format is {form!r}; of epochs there are epoch_s, epoch_ms and epoch_us.")
+    if form is not None and form.startswith("epoch_") and len(source.stamp_columns) > 1:
+        raise Fault(f"source.timestamp_format {form} is a number in one column; source.timestamp names two. Name one.")
+
+
+def check_used(source: SourceSpec) -> None:
+    """Raises a Fault for a setting that would do nothing, or that another one takes back."""
+    if source.interpolate_limit is not None and "interpolate" not in (source.gaps, source.missing):
+        raise Fault(
+            f"source.interpolate_limit is {source.interpolate_limit}, but nothing is interpolated. Set source.gaps or "
+            "source.missing to 'interpolate', or leave the limit out."
+        )
+    if source.static_uri and not source.static_covariates:
+        raise Fault("source.static_uri names a file of which no column is used. Set source.static_covariates or leave it out.")
+    series, others = source.wide or (), (*source.stamp_columns, *source.past_covariates, *source.future_covariates)
+    if both := [name for name in series if name in others]:
+        raise Fault(f"source.wide names {both[0]!r}, which is a stamp or covariate too. Take it out of one of the two.")
+    for key, names in (("wide", series), ("calendar", source.calendar)):
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise Fault(f"source.{key} names {shortlist(twice)} more than once; once is enough.")
 
 
 def check_dialect(source: SourceSpec) -> None:
@@ -180,6 +206,8 @@ def check_dialect(source: SourceSpec) -> None:
         raise Fault(f"source.delimiter and source.quote are both {source.quote!r}. Set another quote.")
     if source.delimiter == source.decimal:
         raise Fault(f"source.delimiter and source.decimal are both {source.decimal!r}. Set another delimiter, as ';'.")
+    if source.quote == source.decimal:
+        raise Fault(f"source.quote and source.decimal are both {source.decimal!r}. Set another quote.")
 
 
 def is_url(uri: str) -> bool:

@@ -17,6 +17,7 @@ CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 # Encodings whose bytes below 128 are always those of ASCII, so that rows can be told apart without decoding.
 PLAIN = {"utf-8", "ascii", "iso8859-1", "latin-1", "iso8859-15", "cp1250", "cp1251", "cp1252", "cp1253", "cp1254"}
 BLOCK = 1 << 20  # bytes that are decoded at a time
+PARQUET = b"PAR1\x15"  # what every Parquet file begins with: its mark, and the first byte of what follows
 BROKEN = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, pa.ArrowException)
 
 
@@ -83,6 +84,7 @@ def open_text(file, encoding: str) -> Iterator[io.BufferedReader]:
     Raises:
         Fault: the file ends in the middle, or is not what its name says.
     """
+    check_is_text(file)
     openers = {None: open, "gzip": gzip.open, "bz2": open_bz2, "xz": open_xz, "zstd": open_zstd}
     try:
         with openers[file.codec](file.path, "rb") as raw:
@@ -97,6 +99,20 @@ def open_text(file, encoding: str) -> Iterator[io.BufferedReader]:
         if error.errno is not None:
             raise
         raise damaged(file, error) from error
+
+
+def check_is_text(file) -> None:
+    """Raises a Fault for a Parquet file that bears the name of a CSV."""
+    with open(file.path, "rb") as raw:
+        if raw.read(len(PARQUET)) == PARQUET:
+            raise Fault(f"{file.name} is Parquet by its first bytes and no CSV as its name says. Name it .parquet.")
+
+
+def is_text(path: str) -> bool:
+    """Whether a file begins with a line of text and not with the mark of Parquet."""
+    with open(path, "rb") as raw:
+        line = raw.readline(BLOCK)
+    return not line.startswith(b"PAR1") and line.endswith(b"\n") and all(byte >= 32 or byte in b"\t\r\n" for byte in line)
 
 
 def damaged(file, error: Exception) -> Fault:
