@@ -271,9 +271,8 @@ def test_the_first_of_many_bad_values_is_named_far_into_a_file(csv):
     assert faults_of(source) == [("y", "line 40002, column 'y'", "'abc' is no number", 2)]
 
 
-@pytest.mark.parametrize(
-    ("row", "found"), [("2024-01-02", "1 field"), ("2024-01-02,2,3", "3 fields")]
-)  # short; as from a decimal comma
+# A short row, and one as it comes from a decimal comma.
+@pytest.mark.parametrize(("row", "found"), [("2024-01-02", "1 field"), ("2024-01-02,2,3", "3 fields")])
 def test_a_row_of_another_length_is_named_by_line(csv, row, found):
     with pytest.raises(Fault, match=rf"sales\.csv line 3 has {found}; the header has 2\. Mend or remove the row"):
         read(csv(f"{HEADER}{ROW}{row}\n{ROW}"))
