@@ -75,6 +75,28 @@ class Draft:
     def write_json(self, name: str, document: BaseModel | dict | list) -> None:
         self.write_bytes(name, to_json(document))
 
+    def take_over(self, files: dict[str, tuple[Path, str]]) -> bool:
+        """Have files of an earlier artifact as this one's too, each if it still has its SHA-256; None of them if one has not.
+
+        Args:
+            files: the name here -> the path there and its SHA-256.
+        """
+        try:
+            for name, (path, _) in files.items():
+                link_or_copy(path, self.path(name))
+            found = self.files()
+            if all(found[name]["sha256"] == sha256 for name, (_, sha256) in files.items()):
+                return True
+        except (FileNotFoundError, IsADirectoryError):  # somebody cleared the store
+            pass
+        for name in files:
+            self.remove(name)
+        return False
+
+    def remove(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+        self.described.pop(name, None)
+
     def files(self) -> dict[str, dict[str, Any]]:
         """Size and SHA-256 of every file written so far, each looked at once."""
         paths = [path for path in sorted(self.folder.iterdir()) if path.name not in self.described]
@@ -258,6 +280,14 @@ def describe(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file."""
     with open(path, "rb") as file:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def link_or_copy(path: Path, place: Path) -> None:
+    """One file under two names, where the file system can; a copy where it can not."""
+    try:
+        os.link(path, place)
+    except OSError:
+        shutil.copyfile(path, place)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -15,7 +15,7 @@ from tasks.ingest.parts import Part, Run, bucket_of
 from tasks.ingest.shards import Shard, Slice
 from tasks.ingest.sources import SourceSpec
 from tasks.ingest.task import Series, write_canonical
-from tasks.storage import Call, Store
+from tasks.storage import Call, Store, describe
 
 NAN = float("nan")
 
@@ -72,7 +72,8 @@ def write_part(store: Store, source: SourceSpec, key: str, rows: Rows, repairs=(
         with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_file(sink, piece.schema) as writer:
             writer.write_table(piece)
         first, last = int(own["timestamp"].min()), int(own["timestamp"].max())
-        runs.append(Run(name=name, bucket=int(bucket), rows=len(own), first=first, last=last, sha256=f"{key}-{name}"))
+        sha256 = describe(folder / name)["sha256"]
+        runs.append(Run(name=name, bucket=int(bucket), rows=len(own), first=first, last=last, sha256=sha256))
     return Part(step="read", key=key, digest=key, rows=len(table), runs=tuple(runs), num_faults=0, num_repairs=len(repairs))
 
 

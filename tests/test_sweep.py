@@ -65,15 +65,20 @@ def cases(draw):
     return parts, policies, draw(st.sampled_from([1, 3, 8, 20])), draw(st.sampled_from(["h", "h", "D"]))
 
 
-def outcome(folder, parts, policies, frequency):
+def tables_of(parts, frequency):
+    """The rows of each part as what was read of it."""
     base, scale = hours(0)[0], 60_000_000 * (24 if frequency == "D" else 1)
     tables = []
     for part in parts:
         name, minute, *values = zip(*part, strict=True)
         stamps = base + np.array(minute, np.int64) * scale
         tables.append(rows_of(stamps, values[0], series=name, p=values[1], f=values[2]))
+    return tables
+
+
+def outcome(folder, parts, policies, frequency):
     more = {"past_covariates": ["p"], "future_covariates": ["f"], **policies}
-    made = make(folder, *tables, frequency=frequency, follows=True, **more)
+    made = make(folder, *tables_of(parts, frequency), frequency=frequency, follows=True, **more)
     index = made.index
     for fault in index["faults"]:
         if fault["kind"] == "gap":

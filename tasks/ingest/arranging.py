@@ -25,6 +25,7 @@ from tasks.ingest.panel import (
     drop_leading_blanks,
     settle_duplicates,
 )
+from tasks.ingest.resuming import Sweeps
 from tasks.ingest.rules import check_bounds, check_runs
 from tasks.ingest.shards import Shard
 from tasks.ingest.sources import SourceSpec
@@ -40,7 +41,7 @@ class Arranged:
     refused: bool = False  # that series has a fault: what came before of it does not count
 
 
-def arranged(source: SourceSpec, shard: Shard, grid: Grid, ledger: Ledger, store: Store) -> Iterator[Arranged]:
+def arranged(source: SourceSpec, shard: Shard, grid: Grid, ledger: Ledger, store: Store, sweeps: Sweeps) -> Iterator[Arranged]:
     """Regular, checked panels in the order of series and time; series with faults are left out."""
     pieces = load_runs(shard, store)
     names = sorted({name for piece in pieces for name in piece.names} - set(shard.set_aside))
@@ -48,7 +49,7 @@ def arranged(source: SourceSpec, shard: Shard, grid: Grid, ledger: Ledger, store
     sizes = sizes_of(pieces, grid)
     for group in pack(names, sizes):
         if sizes[group[0]] > segments.SEGMENT:
-            yield from sweep(source, Slabs(pieces, group[0], grid.usual), grid, ledger)
+            yield from sweep(source, Slabs(pieces, group[0], grid.usual), grid, ledger, sweeps)
         else:
             yield Arranged(arrange(source, gather(pieces, group), grid, ledger))
 
@@ -132,12 +133,15 @@ def check_rest(panel: Panel, kept: set[int], ledger: Ledger) -> None:
     )  # fmt: skip
 
 
-def sweep(source: SourceSpec, slabs: Slabs, grid: Grid, ledger: Ledger) -> Iterator[Arranged]:
-    """A series too long for memory, slab by slab in the order of time."""
+def sweep(source: SourceSpec, slabs: Slabs, grid: Grid, ledger: Ledger, sweeps: Sweeps) -> Iterator[Arranged]:
+    """A series too long for memory, slab by slab in the order of time, from where an earlier sweep of it had got to."""
     story, sound = look_ahead(source, slabs, grid, ledger)
-    waiting: Placed | None = None  # begins with the last row that has been dealt with, to be a neighbour to what follows
-    begun, kept = False, False
-    for slab, last in slabs:
+    trail = sweeps.follow(slabs, story, ledger)
+    start = trail.start(story, ledger)
+    story, waiting = start.story, start.waiting  # begins with the last row dealt with, to be a neighbour to what follows
+    begun = kept = waiting is not None
+    for slab, edge in slabs.onwards(start.edge):
+        last = edge == slabs.edges[-1]
         placed = tidy(source, slab, grid, ledger, story)
         if not sound:
             continue
@@ -154,6 +158,7 @@ def sweep(source: SourceSpec, slabs: Slabs, grid: Grid, ledger: Ledger) -> Itera
         waiting, begun = waiting.keep(slice(until - 1, None)), True
         if slabs.name not in ledger.faulty:
             yield Arranged(done if last else done.keep(slice(0, -1)), long=True)
+        trail.note(edge, story, waiting, ledger)
     if not kept:
         check_rest(slabs.first_row(), set(), ledger)
     if slabs.name in ledger.faulty:
@@ -197,7 +202,7 @@ def look_through(source: SourceSpec, slabs: Slabs, grid: Grid, ledger: Ledger, s
     trial, unsaid = replace(story, constants={}, flat={}), Ledger(ledger.say)
     before: Placed | None = None
     rows, steps, widest, where, gap = 0, 0, 0, None, None
-    for slab, _ in slabs:
+    for slab, _ in slabs.onwards():
         placed = tidy(source, slab, grid, unsaid, trial)
         if not len(placed.ordinals):
             continue

@@ -22,6 +22,7 @@ class RunRows:
 
     slice_number: int
     follows: bool
+    sha256: str
     names: list[str]  # sorted
     codes: np.ndarray
     stamps: np.ndarray
@@ -45,7 +46,7 @@ def load_runs(shard: Shard, store: Store) -> list[RunRows]:
             spans = zip(names, itertools.pairwise(edges), strict=True)
             ranges = {name: span for name, span in spans if span[0] < span[1]}
             mapped.release()
-            pieces.append(RunRows(number, one.follows, names, codes, stamps, columns, ranges, mapped))
+            pieces.append(RunRows(number, one.follows, run.sha256, names, codes, stamps, columns, ranges, mapped))
     return pieces
 
 
@@ -141,11 +142,11 @@ class Slabs:
             yield piece.stamps[begin:end]
             let_go([piece], None)
 
-    def __iter__(self) -> Iterator[tuple[Panel, bool]]:
-        """Each slab, and whether it is the last."""
+    def onwards(self, edge: int | None = None) -> Iterator[tuple[Panel, int]]:
+        """Each slab from an edge on, or from the first, and the edge that it ends at."""
         for low, high in itertools.pairwise(self.edges):
-            if (panel := self.between(low, high)) is not None:
-                yield panel, high == self.edges[-1]
+            if (edge is None or low >= edge) and (panel := self.between(low, high)) is not None:
+                yield panel, high
 
     def backwards(self) -> Iterator[Panel]:
         for high, low in itertools.pairwise(reversed(self.edges)):
@@ -158,18 +159,23 @@ class Slabs:
 
     def between(self, low: int, high: int) -> Panel | None:
         """The rows from one instant on and before another."""
-        stamps, columns, used = [], [], []
+        parts = self.parts(low, high)
+        stamps = [piece.stamps[at:until] for piece, at, until in parts]
+        columns = [[column[at:until] for column in piece.columns] for piece, at, until in parts]
+        codes = [np.zeros(len(part), np.int32) for part in stamps]
+        panel = to_panel([self.name], codes, stamps, columns) if stamps else None
+        return let_go([piece for piece, _, _ in parts], panel)
+
+    def parts(self, low: int, high: int) -> list[tuple[RunRows, int, int]]:
+        """Which rows of which runs lie between two instants, in the order of the source."""
+        found = []
         for (piece, begin, end), (first, last) in zip(self.own, self.ends, strict=True):
             if last < low or first >= high:
                 continue
-            used.append(piece)
-            at, until = begin + np.searchsorted(piece.stamps[begin:end], [low, high])
+            at, until = (begin + np.searchsorted(piece.stamps[begin:end], [low, high])).tolist()
             if at < until:
-                stamps.append(piece.stamps[at:until])
-                columns.append([column[at:until] for column in piece.columns])
-        codes = [np.zeros(len(part), np.int32) for part in stamps]
-        panel = to_panel([self.name], codes, stamps, columns) if stamps else None
-        return let_go(used, panel)
+                found.append((piece, at, until))
+        return found
 
 
 def cut_times(runs: Iterable[np.ndarray]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Canonical Parquet segments: whole series, or up to `SEGMENT` rows of one that is longer."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,6 +47,26 @@ class SegmentWriter:
             self.write(self.waiting.keep(slice(0, SEGMENT)), continues=len(self.segments) > self.begun)
             self.waiting = self.waiting.keep(slice(SEGMENT, None))
 
+    def take_over(self, name: str, earlier: list[tuple[Path, str]], facts: dict[str, int]) -> bool:
+        """Begin a long series with what an earlier artifact has of it, unless that is no longer what was written.
+
+        Args:
+            earlier: its segments there, as paths and SHA-256.
+            facts: of the rows to take over: those of full segments, and the first of the next one.
+        """
+        self.end_series()
+        full, more = divmod(facts["rows"], SEGMENT)
+        names = [segment_name(self.begun + at) for at in range(full + bool(more))]
+        if len(names) > len(earlier) or not self.draft.take_over(dict(zip(names, earlier, strict=False))):
+            return False
+        if more:
+            with pq.ParquetFile(self.draft.path(names[full])) as file:
+                self.waiting = from_arrow(file.read().slice(0, more), self.source)
+            self.draft.remove(names[full])
+        self.segments += [{"name": own, "rows": SEGMENT, "continues": at > 0} for at, own in enumerate(names[:full])]
+        self.facts[name] = dict(facts)
+        return True
+
     def end_series(self) -> None:
         """Write what waits of a long series."""
         if self.waiting is not None and len(self.waiting.codes):
@@ -55,7 +77,7 @@ class SegmentWriter:
         """Take back what was written of the long series at hand."""
         if self.facts.pop(name, None):
             for segment in self.segments[self.begun :]:
-                self.draft.path(segment["name"]).unlink()
+                self.draft.remove(segment["name"])
             del self.segments[self.begun :]
         self.waiting = None
 
@@ -71,7 +93,7 @@ class SegmentWriter:
             facts["rows"] += size
 
     def write(self, panel: Panel, continues: bool) -> None:
-        name = f"segment-{len(self.segments):05d}.parquet"
+        name = segment_name(len(self.segments))
         with canonical_writer(self.draft.path(name), self.schema) as writer:
             writer.write_table(to_arrow(panel, self.schema, self.source), row_group_size=ROW_GROUP)
         self.segments.append({"name": name, "rows": len(panel.codes), "continues": continues})
@@ -88,6 +110,10 @@ class SegmentWriter:
         faulty = ledger.faulty
         kept = {name: facts for name, facts in self.facts.items() if name not in faulty}
         return {"series": kept, "repairs": repairs, "faults": ledger.entries()}
+
+
+def segment_name(number: int) -> str:
+    return f"segment-{number:05d}.parquet"
 
 
 def canonical_schema(source: SourceSpec) -> pa.Schema:
@@ -115,3 +141,12 @@ def to_arrow(panel: Panel, schema: pa.Schema, source: SourceSpec) -> pa.Table:
     columns = [pa.array(panel.values[:, column], from_pandas=True) for column in range(panel.values.shape[1])]
     flags = [pa.array(panel.observed)] if source.masks else []
     return pa.table([ids, stamps, columns[0], *flags, *columns[1:]], schema=schema)
+
+
+def from_arrow(table: pa.Table, source: SourceSpec) -> Panel:
+    """Rows of one series as they were before `to_arrow`, but for what no longer matters once they are written."""
+    values = np.column_stack([table[name].to_numpy() for name in source.value_columns])
+    stamps = table["timestamp"].cast(pa.int64()).to_numpy()
+    observed = table["observed"].to_numpy() if source.masks else None
+    name = table["series_id"][0].as_py()
+    return Panel([name], np.zeros(len(table), np.int32), stamps, values, observed=observed)

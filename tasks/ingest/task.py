@@ -6,6 +6,7 @@ from models.errors import counted
 from tasks.ingest.arranging import arranged
 from tasks.ingest.grid import Grid
 from tasks.ingest.panel import Ledger
+from tasks.ingest.resuming import Sweeps
 from tasks.ingest.segments import SegmentWriter
 from tasks.ingest.shards import Shard
 from tasks.ingest.sources import SourceSpec
@@ -52,10 +53,12 @@ def ingest(source: SourceSpec, shard: Shard, frequency: str, store: Store) -> Se
 def write_canonical(source: SourceSpec, shard: Shard, grid: Grid, store: Store, draft: Draft) -> dict:
     """Write the segments and the index of a shard; returns what its receipt states."""
     ledger, writer = Ledger(grid.say), SegmentWriter(draft, source)
+    sweeps = Sweeps(source, grid, store, draft, writer)
     note_repairs_of_reading(shard, ledger)
-    for rows in arranged(source, shard, grid, ledger, store):
+    for rows in arranged(source, shard, grid, ledger, store, sweeps):
         writer.add(rows.panel, rows.long, rows.refused)
     writer.close()
+    sweeps.keep()
     index = writer.index(ledger)
     draft.write_json("index.json", index)
     return receipt_facts(shard, index, writer, draft)
