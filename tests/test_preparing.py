@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from conftest import make_frame
 from deltalake import DeltaTable
 
 import tasks.ingest.chunks
+import tasks.ingest.resuming
+import tasks.ingest.segments
 from flows.checking import checking
 from flows.explaining import explaining
 from flows.forecasting import forecasting
@@ -89,6 +92,27 @@ def test_rows_that_are_appended_leave_the_parts_before_them_cached(server, case,
     assert read.calls > 5
     assert read.cached >= read.calls - 2
     assert checking(case.spec).rows == 648
+
+
+def test_a_long_series_that_grew_is_arranged_from_where_it_was(server, case, monkeypatch):
+    monkeypatch.setattr(tasks.ingest.chunks, "CHUNK", 2048)
+    monkeypatch.setattr(tasks.ingest.segments, "SEGMENT", 64)
+    told = []
+    monkeypatch.setattr(tasks.ingest.resuming, "say", told.append)
+    frame = make_frame(648)
+    case.write_frame(frame[:600])
+    checking(case.spec)
+    before = made(case, "ingest")
+    case.write_frame(frame)
+    found = checking(case.spec)
+    assert (found.rows, entry(found, "ingest").cached) == (648, 0)
+    assert [line.split(" rows ")[1] for line in told] == ["are as they were arranged before"]
+    assert int(told[0].split()[3]) > 500
+    case.write_spec(store="elsewhere")
+    plain = checking(case.spec)
+    (grown,) = (folder for folder in found.folders if Path(folder).name not in before)
+    for path in Path(plain.folders[0]).glob("[!m]*"):  # the manifest has the time in it
+        assert path.read_bytes() == (Path(grown) / path.name).read_bytes(), path.name
 
 
 def test_a_file_added_to_a_folder_leaves_the_others_cached(server, case, monkeypatch):

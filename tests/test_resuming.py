@@ -60,7 +60,8 @@ def grown(rng, parts):
     kind = str(rng.choice(["append", "append", "append", "regrow", "regrow", "late", "change", "prepend", "shrink", "wild"]))
     name = str(rng.choice(names))
     if kind in ("append", "wild"):
-        parts.append(more(name, ends[name] + step, int(rng.integers(1, 30)), 0.2 * (kind == "wild")))
+        first = ends[name] + step * int(rng.choice([1, 1, 3]))
+        parts.append(more(name, first, int(rng.integers(1, 30)), 0.2 * (kind == "wild")))
     elif kind == "regrow":
         parts[-1] += more(name, ends[name] + step, int(rng.integers(1, 30)))
     elif kind == "late":
@@ -177,6 +178,31 @@ def test_rows_that_may_yet_be_treated_otherwise_are_not_trusted(tmp_path, slabs_
     assert bytes_of(made) == bytes_of(make(tmp_path / "plain", *parts, missing="mask", key="after"))
 
 
+def test_rows_that_lie_ahead_now_are_not_taken_for_what_they_were_when_targets_followed(tmp_path, slabs_seen):
+    holed, more = rows_of(hours(*range(24)), [*range(20), *[NAN] * 4]), {"missing": "drop", "gaps": "mask"}
+    make(tmp_path / "store", holed, series(24, 40), **more, key="before")
+    parts = [holed, rows_of(hours(*range(24, 40)), [NAN] * 16)]
+    made = make(tmp_path / "store", *parts, **more, key="after")
+    assert (len(made.stamps()), made.repairs) == (40, {})
+    assert bytes_of(made) == bytes_of(make(tmp_path / "plain", *parts, **more, key="after"))
+
+
+def test_of_a_series_whose_gaps_drop_what_lies_before_them_only_what_follows_the_same_gap_is_trusted(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "SEGMENT", 8)
+    parts, begins = [series(0, 30)], []
+    for later in (series(30, 40), series(45, 70), series(70, 80)):
+        make(tmp_path / "store", *parts, gaps="drop", key=f"before {len(parts)}")
+        parts.append(later)
+        told = []
+        with monkeypatch.context() as patch:
+            patch.setattr(resuming, "say", told.append)
+            made = make(tmp_path / "store", *parts, gaps="drop", key="after")
+        assert bytes_of(made) == bytes_of(make(tmp_path / f"plain {len(parts)}", *parts, gaps="drop", key="after"))
+        begins.append((made.stamps()[0], len(told)))
+        shutil.rmtree(tmp_path / "store" / "ingest" / "after")
+    assert begins == [(hours(0)[0], 1), (hours(45)[0], 0), (hours(45)[0], 1)]
+
+
 def test_a_flat_run_that_goes_on_in_appended_rows_is_told_from_its_beginning(tmp_path, slabs_seen):
     flat = {f"at_{at}": 3 for at in range(10, 36)}
     rules = {"y": {"max_flat": 20}}
@@ -185,6 +211,16 @@ def test_a_flat_run_that_goes_on_in_appended_rows_is_told_from_its_beginning(tmp
     made = make(tmp_path, series(0, 30, **flat), series(30, 50, **flat), rules=rules, key="after")
     assert slabs_seen[0] == 24
     assert made.faults["rule max_flat of y"].startswith("column 'y': 3 for 26 steps from 2024-01-01T10:00:00+00:00;")
+
+
+def test_a_static_covariate_is_held_against_its_value_in_rows_that_were_arranged_before(tmp_path, slabs_seen):
+    before = rows_of(hours(*range(33)), area=[*[7] * 32, NAN])
+    later = rows_of(hours(*range(33, 50)), area=[8] * 17)
+    make(tmp_path, before, static_covariates=["area"], missing="mask", key="before")
+    slabs_seen.clear()
+    made = make(tmp_path, before, later, static_covariates=["area"], missing="mask", key="after")
+    assert slabs_seen[0] == 32
+    assert made.faults["static area"].startswith("column 'area' is 7 at first and 8 at 2024-01-02T09:00:00+00:00")
 
 
 def test_a_fault_in_appended_rows_leaves_nothing_of_the_series_and_the_earlier_artifact_whole(tmp_path, slabs_seen):
