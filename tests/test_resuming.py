@@ -127,6 +127,7 @@ def test_of_a_series_that_grew_only_the_slabs_that_are_new_are_arranged(tmp_path
     assert slabs_seen == [24, 32, 40, 48]
     assert after.column() == [at % 5 for at in range(50)]
     assert bytes_of(after) == bytes_of(make(tmp_path / "plain", series(0, 30), series(30, 50), key="after"))
+    assert notes_of(tmp_path / "store") == notes_of(tmp_path / "plain")
 
 
 def test_a_part_that_was_read_again_because_it_grew_is_arranged_from_its_first_row(tmp_path, slabs_seen):
@@ -134,6 +135,33 @@ def test_a_part_that_was_read_again_because_it_grew_is_arranged_from_its_first_r
     slabs_seen.clear()
     make(tmp_path, series(0, 20), series(20, 60), key="after")
     assert slabs_seen[0] == 16
+
+
+def test_what_was_repaired_is_counted_once_whenever_that_was(tmp_path, slabs_seen):
+    def part(first, until):
+        return rows_of(np.repeat(hours(*range(first, until)), 2))
+
+    more = {"duplicates": "last", "repairs": [{"series_id": "y", "what": "stamps out of order", "count": 3}]}
+    assert make(tmp_path, part(0, 30), **more, key="before").repairs == {"repeated stamps": 30, "stamps out of order": 3}
+    slabs_seen.clear()
+    made = make(tmp_path, part(0, 30), part(30, 40), **more, key="after")
+    assert (slabs_seen[0], made.repairs) == (28, {"repeated stamps": 40, "stamps out of order": 6})
+
+
+def test_rows_absent_where_a_sweep_goes_on_are_seen(tmp_path, slabs_seen):
+    holed = rows_of(hours(*range(32), 34, 35))
+    make(tmp_path, holed, gaps="mask", key="before")
+    slabs_seen.clear()
+    made = make(tmp_path, holed, series(36, 50), gaps="mask", key="after")
+    assert (slabs_seen[0], made.repairs, made.stamps()) == (34, {"absent rows masked": 2}, hours(*range(50)).tolist())
+
+
+def test_empty_rows_of_wide_form_are_leading_ones_only_before_the_first_value(tmp_path, slabs_seen):
+    holed, more = series(0, 35, at_32=NAN, at_33=NAN), {"wide": ["y"], "missing": "mask", "gaps": "mask"}
+    make(tmp_path, holed, **more, key="before")
+    slabs_seen.clear()
+    made = make(tmp_path, holed, series(35, 50), **more, key="after")
+    assert (slabs_seen[0], made.repairs) == (32, {"steps masked": 2})
 
 
 @pytest.mark.parametrize(
@@ -176,6 +204,15 @@ def test_rows_that_may_yet_be_treated_otherwise_are_not_trusted(tmp_path, slabs_
     made = make(tmp_path / "store", *parts, missing="mask", key="after")
     assert (slabs_seen[0], made.repairs) == (0, {"steps masked": 20})
     assert bytes_of(made) == bytes_of(make(tmp_path / "plain", *parts, missing="mask", key="after"))
+
+
+def test_a_hole_that_is_still_open_at_the_end_of_a_slab_is_gone_through_again(tmp_path, slabs_seen):
+    holed, more = rows_of(hours(*range(18)), [*range(12), *[NAN] * 6]), {"missing": "interpolate"}
+    make(tmp_path / "store", holed, series(18, 30), **more, key="before")
+    slabs_seen.clear()
+    made = make(tmp_path / "store", holed, series(18, 30, at_18=18), **more, key="after")
+    assert (slabs_seen[0], made.column()[11:19]) == (8, [11, 12, 13, 14, 15, 16, 17, 18])
+    assert bytes_of(made) == bytes_of(make(tmp_path / "plain", holed, series(18, 30, at_18=18), **more, key="after"))
 
 
 def test_rows_that_lie_ahead_now_are_not_taken_for_what_they_were_when_targets_followed(tmp_path, slabs_seen):
@@ -230,6 +267,14 @@ def test_a_fault_in_appended_rows_leaves_nothing_of_the_series_and_the_earlier_a
     assert (made.read(), [segment.rows for segment in made.receipt.segments]) == ({}, [0])
     assert before.store.whole("ingest", "before")
     assert before.column() == [at % 5 for at in range(30)]
+
+
+def test_a_series_that_has_a_fault_before_it_is_swept_begins_at_its_first_row(tmp_path, slabs_seen):
+    holed, far = series(0, 30, at_12=NAN), rows_of(hours(0) + 9_000_000 * 3_600_000_000)  # too sparse with that
+    make(tmp_path / "store", holed, missing="mask", gaps="mask", key="before")
+    made = make(tmp_path / "store", holed, far, missing="mask", gaps="mask", key="after")
+    assert (list(made.faults), made.repairs) == (["gap"], {})
+    assert bytes_of(made) == bytes_of(make(tmp_path / "plain", holed, far, missing="mask", gaps="mask", key="after"))
 
 
 def flip(path) -> None:
@@ -317,3 +362,9 @@ def test_a_long_series_goes_on_though_others_of_its_shard_changed(tmp_path, slab
         (8, False), (8, True), (4, True), (8, False), (8, True), (8, True), (8, True), (8, True), (2, False),
     ]  # fmt: skip
     assert bytes_of(made) == bytes_of(make(tmp_path / "plain", *parts, key="after"))
+    slabs_seen.clear()
+    parts[2] = rows_of(hours(*range(5)), series="c")
+    for _ in range(2):  # the second time with what the first left, which had nothing to add to the marks
+        made = make(tmp_path / "store", *parts, key="again")
+        assert bytes_of(made) == bytes_of(make(tmp_path / "others", *parts, key="again"))
+        shutil.rmtree(tmp_path / "others")

@@ -159,9 +159,9 @@ def digests_of(settings: list, slabs: Slabs) -> dict[int, str]:
     """For the end of each slab a digest of all that decides what is made of the rows before it."""
     found, digest = {}, hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for low, high in pairwise(slabs.edges):
-        parts = slabs.parts(low, high)
-        digest.update(json.dumps([low, high, *((piece.sha256, at, until) for piece, at, until in parts)]).encode())
-        let_go([piece for piece, _, _ in parts], None)
+        runs = [piece for piece, _, _ in slabs.parts(low, high)]
+        digest.update(json.dumps([low, high, *(run.sha256 for run in runs)]).encode())
+        let_go(runs, None)
         found[high] = digest.hexdigest()
     return found
 
