@@ -204,7 +204,7 @@ def fit(
     if resume:
         run.restore(resume, per_epoch)
     history, best_epoch = list(done.history), done.best_epoch
-    stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device).batches(run.step)
+    stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device, num_steps=total).batches(run.step)
     for epoch in range(done.epoch + 1, math.ceil(total / per_epoch) + 1):
         torch.manual_seed(hash_pair(seed, epoch))
         losses = learn_epoch(run, stream, min(per_epoch, total - run.step), windows.lookback, columns)

@@ -199,12 +199,17 @@ class ShuffledStream:
     """Endless shuffled passes over all windows, the same for a seed, from any step on.
 
     A pass takes the blocks in random order, as many at a time as hold `shuffle_rows` rows, and shuffles the windows of
-    those together; a smaller data set is so shuffled as a whole and read once.
+    those together; a smaller data set is so shuffled as a whole and read once. Where `num_steps` batches are too few for
+    every window, they are drawn from all blocks alike, rather than every window from the first few.
     """
 
-    def __init__(self, blocks: Blocks, span: int, batch_size: int, seed: int, device, shuffle_rows: int = SHUFFLE_ROWS):
+    def __init__(
+        self, blocks: Blocks, span: int, batch_size: int, seed: int, device, shuffle_rows: int = SHUFFLE_ROWS,
+        num_steps: int | None = None,
+    ):  # fmt: skip
+        """`num_steps` says how many batches will be asked for; None: nobody knows."""
         self.blocks, self.span, self.batch_size, self.seed = blocks, span, batch_size, seed
-        self.device, self.shuffle_rows = device, shuffle_rows
+        self.device, self.shuffle_rows, self.num_steps = device, shuffle_rows, num_steps
         self._loaded: tuple[tuple[int, ...], torch.Tensor] | None = None
 
     def batches(self, first_step: int = 0) -> Iterator[torch.Tensor]:
@@ -221,14 +226,25 @@ class ShuffledStream:
             rng = np.random.default_rng((self.seed, pass_number))
             # What fits at once stays in one order, so that it is read once for all passes.
             order = np.arange(len(sizes)) if lengths.sum() <= self.shuffle_rows else rng.permutation(len(sizes))
+            passed = 0
             for group in self._groups(order, lengths):
+                before, passed = passed, passed + sizes[group].sum()
+                count = self._num_batches(before, passed, sizes.sum())
+                if count == 0:
+                    continue
                 offsets = np.concatenate([[0], np.cumsum(lengths[group])[:-1]])
                 starts = [o + self.blocks.stride * np.arange(n) for o, n in zip(offsets, sizes[group], strict=True)]
                 shuffled = torch.from_numpy(rng.permutation(np.concatenate(starts)))
                 blocks = tuple(int(block) for block in group)
-                for chosen in shuffled.split(self.batch_size):
+                for chosen in shuffled.split(self.batch_size)[:count]:
                     yield blocks, chosen
             pass_number += 1
+
+    def _num_batches(self, before: int, until: int, total: int) -> int | None:
+        """How many batches windows `before` to `until` of a pass give; None where every window is in one."""
+        if self.num_steps is None or self.num_steps * self.batch_size >= total:
+            return None
+        return int(self.num_steps * until // total - self.num_steps * before // total)
 
     def _groups(self, order: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
         """Neighbours in `order` that have `shuffle_rows` rows together at most, or are a single block."""

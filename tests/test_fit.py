@@ -20,7 +20,7 @@ from models.fit import (
 )
 from models.networks import RECIPES, build_network
 from models.series import Columns
-from models.windows import Batch, TensorBlocks, WindowSpec, in_order
+from models.windows import SHUFFLE_ROWS, Batch, TensorBlocks, WindowSpec, in_order
 
 PLAIN = Columns()
 SMALL = {"reference": ReferenceSpec(filters=4, hidden=8), "residual": ResidualSpec(channels=4)}
@@ -408,3 +408,17 @@ def test_an_embedding_is_trained_the_same_for_a_seed_and_for_the_series_that_wer
     torch.manual_seed(5)
     moved = (first.weights["series.weight"] != build().series.weight).any(1).tolist()
     assert moved[1:] == [False, True]  # series 1 was never seen
+
+
+def test_a_run_shorter_than_a_pass_learns_from_all_of_a_long_history():
+    class Counting(TensorBlocks):
+        def read(self, block):
+            reads.append(block)
+            return super().read(block)
+
+    reads, windows = [], WindowSpec(lookback=12, horizon=4)
+    rows = torch.zeros(SHUFFLE_ROWS, 1)
+    training, (_, validation) = Counting([rows, rows, rows], windows.span), split(sine(120), windows, 90)
+    build = partial(build_network, SMALL["residual"], PLAIN, windows, 1)
+    fit(build, training, validation, PLAIN, windows, short("residual", epochs=None, max_steps=6), seed=0)
+    assert sorted(reads) == [0, 1, 2]

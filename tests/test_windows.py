@@ -607,6 +607,45 @@ def test_a_stream_holds_no_more_rows_than_it_may_but_for_a_single_block():
         assert len(rows) <= 12 or len(group) == 1
 
 
+@pytest.mark.parametrize(
+    ("num_steps", "shares"),
+    [
+        (6, [1] * 6),  # one batch of each
+        (9, [1, 1, 1, 2, 2, 2]),
+        (12, [2] * 6),
+        (4, [0, 0, 1, 1, 1, 1]),  # fewer batches than blocks, so that some have to be left out
+    ],
+)
+def test_batches_that_are_too_few_for_a_pass_come_from_all_blocks_alike(num_steps, shares):
+    blocks = make_blocks(*(10,) * 6)
+    first = np.cumsum([0, *map(len, blocks.rows)])
+    stream = ShuffledStream(blocks, 3, 4, 7, "cpu", shuffle_rows=12, num_steps=num_steps)
+    batches = [batch[:, 0, 0].numpy() for batch, _ in zip(stream.batches(), range(num_steps), strict=False)]
+    found = [np.searchsorted(first, batch, side="right") - 1 for batch in batches]
+    assert [len(batch) for batch in batches] == [4] * num_steps
+    assert all(len(set(block.tolist())) == 1 for block in found)
+    assert sorted(np.bincount([block[0] for block in found], minlength=6).tolist()) == shares
+    again = ShuffledStream(blocks, 3, 4, 7, "cpu", shuffle_rows=12, num_steps=num_steps).batches(3)
+    assert np.array_equal(next(again)[:, 0, 0].numpy(), batches[3])
+
+
+@pytest.mark.parametrize("counts", [(60,), (20, 20, 20)])
+def test_batches_of_a_small_set_are_the_same_however_many_will_be_asked_for(counts):
+    def batches(num_steps):
+        return ShuffledStream(make_blocks(*counts), 3, 4, 7, "cpu", num_steps=num_steps).batches()
+
+    for few, whole, _ in zip(batches(5), batches(None), range(5), strict=False):
+        assert torch.equal(few, whole)
+
+
+def test_a_run_that_needs_more_than_a_pass_sees_every_window_of_it():
+    stream = ShuffledStream(make_blocks(*(10,) * 6), 3, 4, 7, "cpu", shuffle_rows=12, num_steps=15).batches()
+    seen = []
+    while len(seen) < 60:
+        seen += next(stream)[:, 0, 0].tolist()
+    assert sorted(seen) == firsts(make_blocks(*(10,) * 6))
+
+
 def test_windows_shown_a_row_each_are_in_their_own_unit(tmp_path):
     columns = Columns(past=("p",), future=("f",))
     cut = raw_set(tmp_path, counting(columns, a=np.arange(20) * 0.1), columns, lookback=2, horizon=2)
