@@ -19,10 +19,9 @@ from models.errors import Fault
 from models.networks import NetworkSpec, build_network
 from models.scaling import Scaler
 from models.series import SeriesFacts
-from models.windows import Batch, WindowSpec
+from models.windows import AT_ONCE, Batch, WindowSpec
 
 FORMAT = 3
-BATCH = 1024  # windows forecast at a time
 
 
 class Member(BaseModel):
@@ -84,10 +83,9 @@ class Bundle:
             series: (B,) int64, the number of each window's series; None where all of them are unknown.
         """
         series = torch.zeros(len(past), dtype=torch.int64) if series is None else series
-        parts = zip(past.split(BATCH), future.split(BATCH), series.split(BATCH), strict=True)
-        return torch.cat(
-            [mean_of([mean_of([one(*part) for one in seeds]) for seeds in self.networks]) for part in parts]
-        ).numpy()
+        parts = zip(past.split(AT_ONCE), future.split(AT_ONCE), series.split(AT_ONCE), strict=True)
+        means = [mean_of([mean_of([one(*part) for one in seeds]) for seeds in self.networks]) for part in parts]
+        return torch.cat(means).numpy()
 
     def forecast_windows(self, windows: torch.Tensor, series: torch.Tensor | None = None) -> np.ndarray:
         """Forecasts (B, H) in scaled space from whole windows (B, L+H, C), whose targets are not looked at."""

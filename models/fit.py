@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.errors import Fault
 from models.series import Columns
-from models.windows import Batch, Blocks, ShuffledStream, WindowSpec, in_order
+from models.windows import AT_ONCE, Batch, Blocks, ShuffledStream, WindowSpec, in_order
 
 
 class FitSpec(BaseModel):
@@ -47,7 +47,7 @@ class FitSpec(BaseModel):
         return self
 
 
-VALIDATED = 65_536  # validation windows looked at after an epoch
+VALIDATED = 16_384  # validation windows looked at after an epoch, about: enough to tell epochs apart, and not longer than them
 
 
 @dataclass
@@ -260,7 +260,7 @@ def validation_loss(run: Training, blocks: Blocks, columns: Columns, windows: Wi
     run.network.eval()
     steps = run.network.trained_steps or windows.horizon
     total = count = 0.0
-    for chunk in in_order(blocks, windows.span, 1024, VALIDATED):
+    for chunk in in_order(blocks, windows.span, AT_ONCE, VALIDATED):
         batch = Batch.split(chunk.to(run.device), windows.lookback, columns)
         with autocast(run.spec, run.device):
             forecast = run.network(batch.past, batch.future[:, :steps], batch.series)

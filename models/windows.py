@@ -18,6 +18,7 @@ from models.errors import Fault
 from models.series import Columns
 
 FOLDS = ("train", "validation", "test")
+AT_ONCE = 256  # windows that a network forecasts at a time: what it makes of many more leaves a processor's cache
 SHUFFLE_ROWS = 1 << 19  # rows that a shuffled stream holds at a time; few enough to stay in a processor's cache
 
 

@@ -20,7 +20,7 @@ from models.fit import (
 )
 from models.networks import RECIPES, build_network
 from models.series import Columns
-from models.windows import SHUFFLE_ROWS, Batch, TensorBlocks, WindowSpec, in_order
+from models.windows import AT_ONCE, SHUFFLE_ROWS, Batch, TensorBlocks, WindowSpec, in_order
 
 PLAIN = Columns()
 SMALL = {"reference": ReferenceSpec(filters=4, hidden=8), "residual": ResidualSpec(channels=4)}
@@ -228,6 +228,18 @@ def test_the_validation_loss_is_the_mean_over_every_window_and_leaves_the_networ
     ]
     assert validation_loss(training, blocks, PLAIN, windows) == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-6)
     assert same(network.state_dict(), before)
+
+
+def test_of_very_many_windows_an_even_selection_is_validated_on_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr("models.fit.VALIDATED", 400)
+    windows, seen = WindowSpec(lookback=12, horizon=4), []
+    network = build_network(SMALL["residual"], PLAIN, windows, 1)
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0][:, 0, 0]))
+    rows = torch.arange(1215.0)[:, None]  # 1,200 windows, each named by its first row
+    training = Training(network, FitSpec(epochs=1), 1, torch.device("cpu"))
+    validation_loss(training, TensorBlocks([rows], windows.span), PLAIN, windows)
+    assert torch.cat(seen).tolist() == list(range(0, 1200, 3))
+    assert max(map(len, seen)) <= AT_ONCE < 400
 
 
 def test_the_reference_net_is_validated_on_the_one_step_it_is_trained_on():
