@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-from flows.preparing import ingest_source, stock_of
+from flows.preparing import ingest_source, stock_of, windows_for
 from flows.running import few_at_once, run_of
 from flows.spec import PipelineSpec
 from models.windows import steps_needed
@@ -50,7 +50,7 @@ def checking(spec: PipelineSpec) -> Checked:
         for one in got.series:
             for what, count in one.repairs.items():
                 repairs[what] = repairs.get(what, 0) + count
-        needed = steps_needed(spec.folds, spec.windows)
+        needed = steps_needed(spec.folds, windows_for(spec, spec.windows, overview, kept, store))
         short = sorted(name for name, steps in steps_by_series(kept, store) if steps < needed)
         grid = Grid(overview.frequency, spec.source.timezone)
         return Checked(

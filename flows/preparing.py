@@ -197,10 +197,18 @@ def prepare(
     used = [(one, statics_of(got.statics, one, store)) for one in series if one.num_series]
     calls = [(one, got.columns, statics, spec.scaling, spec.folds, season) for one, statics in used]
     normalised = normalise.map(calls, store, label=f"normalise{suffix}")
-    cut = settings.resolved(season, usual_steps(series, store) - spec.folds.validation - spec.folds.test)
+    cut = windows_for(spec, settings, overview, series, store)
     calls = [(stretch, cut, got.columns, calendar, statics) for one, statics in used for stretch in stretches(one)]
     windows = materialise_windows.map(calls, store, label=f"materialise_windows{suffix}")
     return Prepared(got, normalised, windows, cut)
+
+
+def windows_for(
+    spec: PipelineSpec, settings: WindowSettings, overview: Overview, series: list[Series], store: Store
+) -> WindowSpec:
+    """The windows of a source that has been read, with the lookback that follows from it where none is given."""
+    steps = usual_steps(series, store) - spec.folds.validation - spec.folds.test
+    return settings.resolved(spec.season or overview.season, steps)
 
 
 def usual_steps(series: list[Series], store: Store) -> int:

@@ -60,6 +60,12 @@ def test_a_source_is_checked_without_training(server, sites):
     assert not (sites.store.root / "train").exists()
 
 
+def test_a_source_is_checked_against_the_lookback_that_follows_from_it_where_none_is_given(server, case):
+    case.write_spec(source__series_id="site", source__future_covariates=[], windows__lookback=None)
+    case.write_frame(pd.concat([make_sites(["long"]), make_sites(["tiny"], 100)]))
+    assert checking(case.spec).short_series == ("tiny",)
+
+
 def test_a_frequency_that_was_inferred_says_so(server, case):
     case.write_spec(source__frequency=None)
     found = checking(case.spec)
