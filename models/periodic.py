@@ -29,7 +29,7 @@ class PeriodicSpec(BaseModel):
     dropout: float = Field(0.2, ge=0, lt=1, description="within the branch")
     head_dropout: float = Field(0.5, ge=0, lt=1, description="before the last map of the branch")
     rescale: bool = Field(True, description="divide each window by its own standard deviation, not by the series' alone")
-    noise: float = Field(0.2, ge=0, description="jitter of the inputs while training, in standard deviations")
+    noise: float = Field(0.5, ge=0, description="jitter of the inputs while training, in the size of a window's own steps")
 
 
 class LinearSpec(BaseModel):
@@ -126,7 +126,7 @@ class PeriodicNet(nn.Module):
         """All steps (B, H) from past (B, L, C); the future covariates are not looked at."""
         target = past[:, :, 0]
         if self.training and self.noise:
-            target = target + self.noise * torch.randn_like(target)
+            target = target + self.noise * step_size(target) * torch.randn_like(target)
         level = target.mean(1, keepdim=True)
         shape = target - level
         spread = (shape.square().mean(1, keepdim=True) + TINY).sqrt() if self.rescale else torch.ones_like(level)
@@ -136,6 +136,11 @@ class PeriodicNet(nn.Module):
             others = past[:, -self.seen :, 1:].transpose(1, 2)
             forecast = forecast + self.branch(torch.cat([shape[:, None, -self.seen :], others], 1))
         return forecast * spread + level
+
+
+def step_size(target: Tensor) -> Tensor:
+    """(B, 1) how far a window (B, L) usually goes from one step to the next."""
+    return target.diff(dim=1).square().mean(1, keepdim=True).sqrt() if target.shape[1] > 1 else torch.zeros_like(target)
 
 
 class LinearNet(nn.Module):
