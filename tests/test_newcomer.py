@@ -88,7 +88,7 @@ def test_nlinear_learns_a_season_that_drifts():
     assert found.chosen.startswith("lookback ")
 
 
-@pytest.mark.parametrize("base", ["last", "season"])
+@pytest.mark.parametrize("base", ["last", "season", "drift"])
 def test_the_features_of_lightgbm_see_nothing_behind_the_origin(base):
     panel, origin = make_panel(rows=400, season=4, horizon=6), 350
     origins, steps = np.full(panel.horizon, origin), np.arange(panel.horizon)
@@ -98,6 +98,16 @@ def test_the_features_of_lightgbm_see_nothing_behind_the_origin(base):
 
     np.testing.assert_array_equal(features(panel), features(changed_from(panel, "s0", origin)))
     assert not np.array_equal(features(panel), features(changed_from(panel, "s0", origin - 1)), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"), [("last", [19] * 6), ("season", [16, 17, 18, 19, 16, 17]), ("drift", [20, 21, 22, 23, 20, 21])]
+)
+def test_lightgbm_corrects_the_last_value_the_last_season_or_that_and_a_seasons_gain(base, expected):
+    panel = make_panel(rows=100, season=4, horizon=6, series=1)
+    line = history(panel.series["s0"].stamps, np.arange(100))
+    found = Lagged(panel, 0, line, 0.0, 1.0).base(np.full(6, 20), np.arange(6), base)
+    assert found.tolist() == expected
 
 
 def test_convcast_is_scaled_by_training_rows_only():

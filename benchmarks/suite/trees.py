@@ -12,7 +12,7 @@ import pandas as pd
 from suite.panel import History, Panel
 from suite.simple import Outcome
 
-Base = Literal["last", "season"]
+Base = Literal["last", "season", "drift"]
 RECENT = (1, 2, 3, 4, 5, 6, 8, 12)  # rows before the first one forecast
 MOST_TRAINING, MOST_VALIDATION = 60_000, 20_000  # pairs
 ROUNDS, PATIENCE = 1_000, 50
@@ -53,9 +53,15 @@ class Lagged:
         return origins + steps - period * (steps // period + 1)
 
     def base(self, origins: np.ndarray, steps: np.ndarray, base: Base) -> np.ndarray:
-        """What the trees correct (K,): the last value, or the latest one of the same moment of a season."""
-        rows = origins - 1 if base == "last" else np.maximum(self.like_row(origins, steps, self.season), 0)
-        return self.filled[rows]
+        """What the trees, which never forecast beyond what they saw, correct (K,).
+
+        The last value; or the latest one of the same moment of a season; or that and what the last value gained on the
+        one a season before it.
+        """
+        last, like = self.filled[origins - 1], np.maximum(self.like_row(origins, steps, self.season), 0)
+        if base == "last":
+            return last
+        return self.filled[like] + (last - self.filled[np.maximum(origins - 1 - self.season, 0)] if base == "drift" else 0.0)
 
     def features(self, origins: np.ndarray, steps: np.ndarray, base: Base) -> np.ndarray:
         """Features (K, some) of first forecast rows `origins` (K,) and `steps` (K,) from 0; lags are told from the base."""
@@ -158,11 +164,13 @@ class Trees:
 
 def lightgbm_rival(panel: Panel, num_seeds: int) -> Outcome:
     """LightGBM whose base and number of leaves are chosen on the validation rows."""
-    tried = {}
-    for base in ("last", "season"):
-        trees = Trees(panel, base)
-        for leaves in (8, 31):
-            tried[base, leaves] = trees.fit(leaves, 0).best_score["valid_0"]["l1"]
+
+    def validation_error(base: Base, leaves: int) -> float:
+        return Trees(panel, base).fit(leaves, 0).best_score["valid_0"]["l1"]
+
+    tried = {(base, 8): validation_error(base, 8) for base in ("last", "season", "drift")}
+    base = min(tried, key=tried.get)[0]
+    tried |= {(base, leaves): validation_error(base, leaves) for leaves in (16, 31)}
     base, leaves = min(tried, key=tried.get)
     mean, std = (scale[:, None, None] for scale in panel.moments())
     forecasts, seconds = [], []
