@@ -362,9 +362,10 @@ def test_a_long_series_goes_on_though_others_of_its_shard_changed(tmp_path, slab
         (8, False), (8, True), (4, True), (8, False), (8, True), (8, True), (8, True), (8, True), (2, False),
     ]  # fmt: skip
     assert bytes_of(made) == bytes_of(make(tmp_path / "plain", *parts, key="after"))
-    slabs_seen.clear()
     parts[2] = rows_of(hours(*range(5)), series="c")
     for _ in range(2):  # the second time with what the first left, which had nothing to add to the marks
+        slabs_seen.clear()
         made = make(tmp_path / "store", *parts, key="again")
+        assert slabs_seen == [16, 32, 0]
         assert bytes_of(made) == bytes_of(make(tmp_path / "others", *parts, key="again"))
         shutil.rmtree(tmp_path / "others")
