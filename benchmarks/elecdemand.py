@@ -25,14 +25,15 @@ import torch
 from machine import introduce
 
 from flows.spec import declared_columns, load_spec
-from models.conv1d import ReferenceSpec
-from models.fit import FitSpec, fit
+from models.batches import TensorBlocks
+from models.fit import fit
 from models.metrics import StepErrors, score
 from models.naive import seasonal_naive
 from models.networks import RECIPES, NetworkSpec, build_network
 from models.scaling import Scaler, ScalingSpec, fit_scale
 from models.series import Columns
-from models.windows import TensorBlocks, WindowSpec
+from models.specs import FitSpec, ReferenceSpec
+from models.windows import WindowSpec
 from tasks.ingest.calendar import waves
 
 SEASON = 48

@@ -6,7 +6,7 @@ fixed-size binary, page checksums), with and without zstd. All end with fsync. T
 windows, for all of them would take gigabytes; their seconds and bytes are scaled to the whole by the number of windows.
 
 Reading. Compared, in windows per CPU-second, one thread, files in the page cache: batches of 168 (past, target) from
-`models.windows.ShuffledStream` over that file, checksums verified; the exploded files, shuffled within row groups,
+`models.batches.ShuffledStream` over that file, checksums verified; the exploded files, shuffled within row groups,
 checksums verified too; and a `torch.utils.data.DataLoader` that takes one item at a time from rows in memory.
 
 How to read it: repetitions are interleaved, so a ratio is of two runs next to each other in time; printed is the median
@@ -29,9 +29,10 @@ import torch
 from machine import introduce, spread
 from torch.utils.data import DataLoader, Dataset
 
+from models.batches import Batch, ShuffledStream
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns
-from models.windows import Batch, FoldSpec, ShuffledStream, WindowSpec
+from models.windows import FoldSpec, WindowSpec
 from tasks.windows.files import SeriesRows, write_windows
 from tasks.windows.folds import WindowSet
 

@@ -44,13 +44,14 @@ def bring_up(spec_path: Path | None, tell: Callable[[str], None]) -> None:
 
 def deployment_file(spec_path: Path | None) -> dict:
     """deployments/prefect.yaml, with the spec, the name and the timezone of another pipeline put in where one is given."""
-    from flows.spec import load_spec
+    from flows.spec import check_networks, load_spec
 
     path = ROOT / "deployments" / "prefect.yaml"
     if not path.exists():
         raise Fault(f"{path} does not exist; run convcast up from an editable install of the project (pip install -e .).")
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     spec = load_spec(spec_path or ROOT / "deployments" / "demo.yaml")
+    check_networks(spec)
     for one in document["deployments"]:
         one["name"] = spec.name
         one["parameters"] = {"spec": spec.model_dump(mode="json")}

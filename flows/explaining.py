@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from flows.running import Run
-from flows.spec import PipelineSpec
+from flows.spec import PipelineSpec, check_networks
 from flows.training import training_steps
 from tasks.journal import Journal
 from tasks.planning import Planned, plan
@@ -12,6 +12,7 @@ from tasks.storage import Store
 
 def explaining(spec: PipelineSpec) -> list[Planned]:
     """Each step of a training run with this spec: cached, or what makes it run."""
+    check_networks(spec)
     planned: list[Planned] = []
     token = plan.set(planned)
     try:

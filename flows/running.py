@@ -1,4 +1,4 @@
-"""What every flow run has: an id, a clock read once, a journal of its steps, and artifacts for Prefect's UI."""
+"""What every flow run has: an id, a clock read once, and a journal of its steps."""
 
 import os
 import time
@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
-from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.journal import Journal, StepState, journal
 from tasks.storage import Store
-from tasks.validate import Scores
 
 
 def few_at_once() -> ThreadPoolTaskRunner:
@@ -50,18 +47,3 @@ def run_of(store: Store) -> Iterator[Run]:
         yield Run(id=str(flow_run.id), now=flow_run.scheduled_start_time or datetime.now(UTC), journal=book)
     finally:
         journal.reset(token)
-
-
-def show_scores(name: str, scores: dict[str, Scores | None], report: Path, reason: str) -> None:
-    """Put the score table and a link to the report beside the run in Prefect's UI."""
-    key = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
-    rows = [
-        {"model": who, "fold": fold, "steps": int(steps)}
-        | {metric: value if value is None else round(value, 6) for metric, value in values.items()}
-        for who, own in scores.items()
-        if own
-        for fold, by_steps in own.scores.items()
-        for steps, values in by_steps.items()
-    ]
-    create_table_artifact(key=f"{key}-scores", table=rows, description=reason)
-    create_link_artifact(key=f"{key}-report", link=report.absolute().as_uri(), link_text=f"Report of {name}")

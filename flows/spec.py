@@ -5,21 +5,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import Fault, shortlist
-from models.fit import FitSpec
+from models.metrics import score_steps
 from models.networks import KINDS, AutoSpec, FitSettings, NetworkSpec, build_network, forms_of, recipe
 from models.scaling import ScalingSpec
 from models.series import Columns
+from models.specs import FitSpec, GateSpec
 from models.windows import FoldSpec, WindowSettings
 from tasks.ingest.sources import SourceSpec, is_url
 from tasks.ingest.streams import find_encoding
 from tasks.ingest.timeline import parse_offset, parse_timezone, season_of
-from tasks.promote import GateSpec
-from tasks.validate import score_steps
 
 ENOUGH = 1 << 20  # steps of a series of which nothing is known yet
 EITHER = {  # keys that take more than one kind of value, and which
@@ -79,10 +77,7 @@ class PipelineSpec(BaseModel):
                 raise ValueError(
                     f"gate.steps is {self.gate.steps}; with this horizon and season it can be {shortlist(allowed)}"
                 )
-        windows = self.windows.resolved(season or 1, ENOUGH)
-        with torch.device("meta"):  # shapes only, no memory
-            for network, _ in self.recipes:
-                build_network(network, declared_columns(self.source), windows, season or 1)
+        _ = self.recipes  # raises where settings of fit do not suit one of them
         return self
 
     @property
@@ -100,6 +95,20 @@ def declared_columns(source: SourceSpec) -> Columns:
         masked=source.masks, past=source.past_covariates, future=source.future_covariates, calendar=source.calendar,
         holidays=source.holidays, static=source.static_covariates,
     )  # fmt: skip
+
+
+def check_networks(spec: PipelineSpec) -> None:
+    """Raises a Fault where a network does not fit the windows, columns and season that the spec tells of.
+
+    Torch takes its time and memory, so this is asked by what trains, and not by every command that reads a spec.
+    """
+    import torch
+
+    season = spec.season or (season_of(spec.source.frequency) if spec.source.frequency else 1)
+    windows = spec.windows.resolved(season, ENOUGH)
+    with torch.device("meta"):  # shapes only, no memory
+        for network, _ in spec.recipes:
+            build_network(network, declared_columns(spec.source), windows, season)
 
 
 def load_spec(path: str | Path) -> PipelineSpec:

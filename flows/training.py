@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prefect import flow
+from prefect.artifacts import create_link_artifact, create_table_artifact
 from pydantic import BaseModel, ConfigDict
 
 from flows.preparing import Prepared, prepare, stock_of
-from flows.running import Run, few_at_once, run_of, show_scores
-from flows.spec import PipelineSpec
+from flows.running import Run, few_at_once, run_of
+from flows.spec import PipelineSpec, check_networks
 from models.errors import Fault
 from models.networks import form_name
 from models.windows import WindowSettings
@@ -59,6 +60,7 @@ class Outcome(NamedTuple):
 @flow(name="training", persist_result=False, validate_parameters=True, task_runner=few_at_once())
 def training(spec: PipelineSpec) -> Trained:
     """Train a forecaster on one source and make it live if it beats the live model and seasonal naive."""
+    check_networks(spec)
     store = Store(spec.store)
     with run_of(store) as run:
         model, scores, promotion, page, aside = training_steps(spec, store, run)
@@ -161,3 +163,18 @@ def name_of(source: SourceSpec) -> str:
     """What a report calls a source: its file, or its first and how many more there are."""
     uris = (source.uri,) if isinstance(source.uri, str) else source.uri
     return Path(uris[0]).name + (f" and {len(uris) - 1} more" if len(uris) > 1 else "")
+
+
+def show_scores(name: str, scores: dict[str, Scores | None], report: Path, reason: str) -> None:
+    """Put the score table and a link to the report beside the run in Prefect's UI."""
+    key = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
+    rows = [
+        {"model": who, "fold": fold, "steps": int(steps)}
+        | {metric: value if value is None else round(value, 6) for metric, value in values.items()}
+        for who, own in scores.items()
+        if own
+        for fold, by_steps in own.scores.items()
+        for steps, values in by_steps.items()
+    ]
+    create_table_artifact(key=f"{key}-scores", table=rows, description=reason)
+    create_link_artifact(key=f"{key}-report", link=report.absolute().as_uri(), link_text=f"Report of {name}")

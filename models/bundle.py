@@ -15,11 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from models.batches import AT_ONCE, Batch
 from models.errors import Fault
 from models.networks import NetworkSpec, build_network
 from models.scaling import Scaler
 from models.series import SeriesFacts
-from models.windows import AT_ONCE, Batch, WindowSpec
+from models.windows import WindowSpec
 
 FORMAT = 3
 

@@ -5,44 +5,15 @@ R rows the convolutions see, J seasonal lags, M lag mixtures.
 """
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.errors import Fault
 from models.series import Columns
+from models.specs import ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
-
-
-class ReferenceSpec(BaseModel):
-    """The net this project began with: one convolution, one step ahead, forecast recursively."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    kind: Literal["reference"] = "reference"
-    filters: int = Field(64, ge=1)
-    kernel: int = Field(4, ge=1, description="steps")
-    pool: int = Field(4, ge=1, description="steps")
-    hidden: int = Field(216, ge=1)
-    dropout: float = Field(0.2, ge=0, lt=1)
-
-
-class ResidualSpec(BaseModel):
-    """Dilated residual convolutions that forecast all steps at once."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    kind: Literal["residual"] = "residual"
-    channels: int = Field(32, ge=1)
-    depth: int | None = Field(None, ge=1, le=20, description="blocks; null: as many as it takes to see every row")
-    kernel: int = Field(3, ge=1, description="steps; odd, so that a row sits in the middle of what it sees")
-    dropout: float = Field(0.2, ge=0, lt=1)
-    noise: float = Field(0.1, ge=0, description="jitter of the inputs while training, in standard deviations")
-    embedding: int = Field(0, ge=0, le=256, description="numbers learned for each series; 0: all series share everything")
-
 
 HIDDEN = 0.1  # share of windows whose series a network with an embedding is not told while training
 

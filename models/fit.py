@@ -3,49 +3,16 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from models.batches import AT_ONCE, Batch, Blocks, ShuffledStream, in_order
 from models.errors import Fault
 from models.series import Columns
-from models.windows import AT_ONCE, Batch, Blocks, ShuffledStream, WindowSpec, in_order
-
-
-class FitSpec(BaseModel):
-    """How a network is trained; `models.networks.RECIPES` has what suits each kind."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    epochs: int | None = Field(None, ge=1, description="passes, or rounds of steps_per_epoch; else give max_steps")
-    max_steps: int | None = Field(None, ge=1, description="optimiser steps in all; else give epochs")
-    steps_per_epoch: int | None = Field(None, ge=1, description="optimiser steps; null: one pass over the windows")
-    batch_size: int = Field(64, ge=1, description="windows")
-    learning_rate: float = Field(4e-3, gt=0)
-    schedule: Literal["constant", "one_cycle"] = "constant"
-    optimizer: Literal["adamw", "rmsprop"] = "adamw"
-    weight_decay: float = Field(0.0, ge=0)
-    loss: Literal["mse", "mae", "huber"] = "mse"
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of a step's gradient; null: as it comes")
-    average: float = Field(0.0, ge=0, lt=1, description="decay of the running mean of weights; 0: the weights as they are")
-    keep: Literal["best", "last"] = Field("best", description="which epoch's weights, by validation loss")
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
-        (0,), min_length=1, description="one network each; their forecasts are averaged"
-    )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
-
-    @model_validator(mode="after")
-    def _one_length(self):
-        if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("give either fit.epochs or fit.max_steps, and not both")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"fit.seeds {list(self.seeds)} repeats a seed; its network would only be trained twice")
-        return self
-
+from models.specs import FitSpec
+from models.windows import WindowSpec
 
 VALIDATED = 16_384  # validation windows looked at after an epoch, about: enough to tell epochs apart, and not longer than them
 

@@ -45,3 +45,8 @@ def score(errors: StepErrors, steps: int) -> dict[str, float | None]:
         "rmse": float(np.sqrt(errors.squared[:, :steps].sum() / count)),
         "mase": float(np.mean(scaled)) if scaled else None,
     }
+
+
+def score_steps(horizon: int, season: int) -> list[int]:
+    """The numbers of steps that scores are given for: one, half a season, a season, the horizon."""
+    return sorted({steps for steps in (1, season // 2, season, horizon) if 1 <= steps <= horizon})

@@ -3,12 +3,9 @@
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
-from torch import nn
 
-from models.conv1d import ReferenceNet, ReferenceSpec, ResidualNet, ResidualSpec, check_receptive_field
-from models.fit import FitSpec
-from models.periodic import LinearNet, LinearSpec, PeriodicNet, PeriodicSpec
 from models.series import Columns
+from models.specs import FitSpec, LinearSpec, PeriodicSpec, ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
 
 NetworkSpec = Annotated[ReferenceSpec | ResidualSpec | PeriodicSpec | LinearSpec, Field(discriminator="kind")]
@@ -107,12 +104,17 @@ def form_name(network: NetworkSpec) -> str:
     return "-".join([network.kind, *(str(value) for name, value in network if value != getattr(usual, name))])
 
 
-def build_network(spec: NetworkSpec, columns: Columns, windows: WindowSpec, season: int, num_series: int = 1) -> nn.Module:
-    """A freshly initialised network for these columns and windows; `num_series` counts those it may tell apart.
+def build_network(spec: NetworkSpec, columns: Columns, windows: WindowSpec, season: int, num_series: int = 1):
+    """A freshly initialised network for these columns and windows, an `nn.Module`; `num_series` counts those it tells apart.
+
+    Torch is imported here, so that specs are read without it.
 
     Raises:
         Fault: the network does not fit the windows or the columns.
     """
+    from models.conv1d import ReferenceNet, ResidualNet, check_receptive_field
+    from models.periodic import LinearNet, PeriodicNet
+
     if spec.kind == "reference":
         return ReferenceNet(spec, columns, windows)
     if spec.kind == "residual":

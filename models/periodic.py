@@ -4,42 +4,16 @@ Axes in names: B batch, L lookback, H horizon, C channels (target first), W step
 periods, P patches of the past, D channels of the branch.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.series import Columns
+from models.specs import LinearSpec, PeriodicSpec
 from models.windows import WindowSpec
 
 TINY = 1e-5  # added to a variance before its root is divided by
 UNKNOWN_PERIOD = 24  # steps that patches are measured by where a series has no season
-
-
-class PeriodicSpec(BaseModel):
-    """A smoothed, periodic linear map, and a small convolutional branch for what it misses."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    kind: Literal["periodic"] = "periodic"
-    branch: Literal["none", "recent", "all"] = Field("recent", description="what the branch sees: two periods, or the lookback")
-    channels: int = Field(16, ge=1, description="of the branch")
-    dropout: float = Field(0.2, ge=0, lt=1, description="within the branch")
-    head_dropout: float = Field(0.5, ge=0, lt=1, description="before the last map of the branch")
-    rescale: bool = Field(True, description="divide each window by its own standard deviation, not by the series' alone")
-    noise: float = Field(0.5, ge=0, description="jitter of the inputs while training, in the size of a window's own steps")
-
-
-class LinearSpec(BaseModel):
-    """One linear map of how far each step of the lookback lies from its last value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    kind: Literal["linear"] = "linear"
-    lookback: int | None = Field(None, ge=1, description="newest steps that it uses; null: all")
-    noise: float = Field(0.0, ge=0, description="jitter of the inputs while training, in standard deviations")
 
 
 class PeriodicMap(nn.Module):

@@ -6,10 +6,11 @@ from itertools import combinations
 import numpy as np
 import torch
 
+from models.batches import Batch, in_order
 from models.bundle import Bundle, dump_bundle
 from models.errors import Fault
 from models.networks import form_name
-from models.windows import Batch, FoldSpec, in_order
+from models.windows import FoldSpec
 from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
 from tasks.progress import say

@@ -1,26 +1,16 @@
 """Move the live pointer to a model that beats its rivals, or say why not. Never cached: it changes the world."""
 
 from datetime import datetime
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import Fault
+from models.specs import GateSpec
 from tasks.lease import LeasedLocks
 from tasks.policy import step
 from tasks.storage import Store
 from tasks.train import Model
 from tasks.validate import Scores
-
-
-class GateSpec(BaseModel):
-    """What a new model has to be better at than the live model and seasonal naive."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    metric: Literal["mae", "rmse", "mase"] = "mae"
-    steps: int | None = Field(None, ge=1, description="scored over the first so many steps; null: the horizon")
-    fold: Literal["validation", "test"] = Field("validation", description="the test fold is best left for the last word")
 
 
 class Live(BaseModel):

@@ -10,12 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import shortlist
+from models.specs import GateSpec
 from tasks.charts import draw_by_clock, draw_by_step, draw_examples, draw_losses, short_number
 from tasks.ingest.shards import Overview
 from tasks.ingest.task import Series
 from tasks.ingest.timeline import parse_timezone
 from tasks.policy import step, this_call
-from tasks.promote import GateSpec, judge, short
+from tasks.promote import judge, short
 from tasks.storage import Receipt, Store
 from tasks.train import Model
 from tasks.validate import Scores, clock_unit

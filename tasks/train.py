@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load_bundle, number_series
 from models.errors import Fault, counted
-from models.fit import Checkpoint, FitSpec, Fitted, fit, num_steps
+from models.fit import Checkpoint, Fitted, fit, num_steps
 from models.networks import NetworkSpec, build_network, form_name
 from models.series import SeriesFacts
+from models.specs import FitSpec
 from models.windows import FOLDS, FoldSpec, WindowSpec
 from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call

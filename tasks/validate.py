@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from models.batches import gather
 from models.bundle import Bundle, Description
 from models.errors import Fault
-from models.metrics import StepErrors, score
+from models.metrics import StepErrors, score, score_steps
 from models.naive import seasonal_naive
-from models.windows import FoldSpec, gather
+from models.windows import FoldSpec
 from tasks.ingest.clock import Clock
 from tasks.ingest.timeline import SECONDS_A_DAY, fixed_seconds, parse_offset, parse_timezone
 from tasks.normalise import Normalised, read_scaler
@@ -95,11 +96,6 @@ def validate(
 def example_picks(model: Model | None, fold: str) -> dict[str, float]:
     """The origins a report shows, as quantiles of their error: only a model's, only on the test fold."""
     return {"good": 0.1, "median": 0.5, "worst": 1.0} if model and fold == "test" else {}
-
-
-def score_steps(horizon: int, season: int) -> list[int]:
-    """The numbers of steps that scores are given for: one, half a season, a season, the horizon."""
-    return sorted({steps for steps in (1, season // 2, season, horizon) if 1 <= steps <= horizon})
 
 
 def check_same_task(made_for: Description, windows: Windows) -> None:

@@ -8,12 +8,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load_bundle
-from models.conv1d import ReferenceSpec, ResidualSpec
 from models.errors import Fault
 from models.networks import build_network
-from models.periodic import LinearSpec, PeriodicSpec
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns, SeriesFacts
+from models.specs import LinearSpec, PeriodicSpec, ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
 from tasks.choose import merged
 

@@ -165,7 +165,6 @@ SPEC_FAULTS = [
     ({"fit__epochs": 3}, r"give either fit.epochs or fit.max_steps"),
     ({"network__kind": "transformer"}, r"network.kind is 'transformer'; it can be reference, residual"),
     ({"windows__lookback": 0}, r"windows.lookback: Input should be greater than or equal to 1 \(0 given\)"),
-    ({"network__depth": 1}, r"Network sees 3 steps \(depth 1, kernel 3\) but has 48 rows to read .* Use depth=5"),
     ({"source__timezone": "Mars/Olympus"}, r"source.timezone 'Mars/Olympus' is no zone"),
     ({"source__frequency": "fortnightly"}, r"source.frequency 'fortnightly' is no pandas alias"),
     ({"fit__seeds": [-1]}, r"fit.seeds.0: Input should be greater than or equal to 0"),
@@ -182,6 +181,14 @@ SPEC_FAULTS = [
 def test_a_bad_spec_is_refused_before_any_task_starts(case, monkeypatch, capsys, changes, message):
     case.write_spec(**changes)
     check_refused(convcast(monkeypatch, capsys, "train", case.yaml), message, case)
+    assert not (case.folder / "store").exists()
+
+
+def test_a_network_that_does_not_fit_is_refused_before_any_task_starts(server, case, monkeypatch, capsys):
+    case.write_spec(network__depth=1)
+    message = r"Network sees 3 steps \(depth 1, kernel 3\) but has 48 rows to read .* Use depth=5"
+    for command in ("train", "explain", "up"):
+        check_refused(convcast(monkeypatch, capsys, command, case.yaml), message, case)
     assert not (case.folder / "store").exists()
 
 

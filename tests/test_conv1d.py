@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.conv1d import ReferenceSpec, ResidualSpec, SeasonalLags, depth_to_see, receptive_field
+from models.conv1d import SeasonalLags, depth_to_see, receptive_field
 from models.errors import Fault
 from models.naive import seasonal_naive
 from models.networks import build_network
 from models.series import Columns
+from models.specs import ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
 
 PLAIN = Columns()

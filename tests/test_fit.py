@@ -5,22 +5,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.conv1d import ReferenceSpec, ResidualSpec
+from models.batches import AT_ONCE, SHUFFLE_ROWS, Batch, TensorBlocks, in_order
 from models.errors import Fault
-from models.fit import (
-    FitSpec,
-    Training,
-    check_finite,
-    fit,
-    hash_pair,
-    loss_of,
-    num_steps,
-    resolve_device,
-    validation_loss,
-)
+from models.fit import Training, check_finite, fit, hash_pair, loss_of, num_steps, resolve_device, validation_loss
 from models.networks import RECIPES, build_network
 from models.series import Columns
-from models.windows import AT_ONCE, SHUFFLE_ROWS, Batch, TensorBlocks, WindowSpec, in_order
+from models.specs import FitSpec, ReferenceSpec, ResidualSpec
+from models.windows import WindowSpec
 
 PLAIN = Columns()
 SMALL = {"reference": ReferenceSpec(filters=4, hidden=8), "residual": ResidualSpec(channels=4)}

@@ -8,10 +8,10 @@ import torch
 from shards import HOUR, scaler_of, write_shard
 
 from models.bundle import FORMAT, Bundle, Description, Member
-from models.conv1d import ResidualSpec
 from models.errors import Fault
 from models.networks import build_network
 from models.series import Columns, SeriesFacts
+from models.specs import ResidualSpec
 from models.windows import FoldSpec, WindowSpec
 from tasks.forecast import Outlook
 from tasks.ingest.calendar import Calendar

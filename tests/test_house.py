@@ -41,8 +41,15 @@ def test_imports_go_one_way_and_nothing_is_pickled(path):
 
 
 def test_models_run_alone_with_torch_numpy_and_pydantic():
-    code = "import sys; import models.conv1d, models.fit, models.windows, models.scaling, models.naive, models.metrics\n"
+    code = "import sys, models.conv1d, models.fit, models.batches, models.scaling, models.naive, models.metrics\n"
     code += "print([m for m in ('prefect', 'pandas', 'pyarrow', 'safetensors', 'tasks', 'flows') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_reading_and_checking_a_source_takes_no_torch():
+    code = "import sys, flows.console, flows.spec, flows.checking; flows.spec.load_spec('deployments/demo.yaml')\n"
+    code += "print([m for m in ('torch', 'deltalake') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from models.networks import RECIPES, build_network, form_name
-from models.periodic import LinearSpec, PatchBranch, PeriodicMap, PeriodicNet, PeriodicSpec
+from models.periodic import PatchBranch, PeriodicMap, PeriodicNet
 from models.series import Columns
+from models.specs import LinearSpec, PeriodicSpec
 from models.windows import WindowSpec
 
 WINDOWS = WindowSpec(lookback=14, horizon=7)

@@ -6,11 +6,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from flows.spec import PipelineSpec, check_spec, load_spec, resolved
-from models.conv1d import ReferenceSpec, ResidualSpec
+from flows.spec import PipelineSpec, check_networks, check_spec, load_spec, resolved
 from models.errors import Fault
 from models.networks import RECIPES, AutoSpec
-from models.periodic import LinearSpec
+from models.specs import LinearSpec, ReferenceSpec, ResidualSpec
 
 SPEC = {
     "name": "shop",
@@ -214,13 +213,6 @@ def test_every_fault_is_named_at_once_and_many_are_counted():
     [
         ({"fit": {"epochs": 3, "max_steps": 3}}, r"give either fit\.epochs or fit\.max_steps, and not both$"),
         ({"fit": {"seeds": [1, 1], "epochs": 3}}, r"fit\.seeds \[1, 1\] repeats a seed"),
-        # network and covariates
-        ({"network": REFERENCE, "source__past_covariates": ["wind"]}, r"network\.kind 'reference' .*_covariates has wind\."),
-        # network and windows
-        ({"network": REFERENCE, "windows__lookback": 6}, r"windows\.lookback 6 is too short .* it takes 7 steps\."),
-        ({"network": RESIDUAL | {"depth": 2}}, r"Network sees 7 steps \(depth 2, kernel 3\) but has 48 rows .* depth=5\."),
-        ({"network": RESIDUAL | {"depth": 2}, "season": 1}, r"has 96 rows to read \(72 before the origin, 24 after\)"),
-        ({"network": RESIDUAL | {"kernel": 4}}, r"network\.kernel is 4; .* Use 5\."),
         # gate, windows and season
         ({"gate__steps": 13}, r"gate\.steps is 13; with this horizon and season it can be 1, 12, 24$"),
         ({"gate__steps": 24, "windows__horizon": 6}, r"gate\.steps is 24; .* it can be 1, 6$"),
@@ -237,6 +229,23 @@ def test_sections_that_do_not_fit_together_are_refused(changed, message):
 
 
 @pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        # network and covariates
+        ({"network": REFERENCE, "source__past_covariates": ["wind"]}, r"network\.kind 'reference' .*_covariates has wind\."),
+        # network and windows
+        ({"network": REFERENCE, "windows__lookback": 6}, r"windows\.lookback 6 is too short .* it takes 7 steps\."),
+        ({"network": RESIDUAL | {"depth": 2}}, r"Network sees 7 steps \(depth 2, kernel 3\) but has 48 rows .* depth=5\."),
+        ({"network": RESIDUAL | {"depth": 2}, "season": 1}, r"has 96 rows to read \(72 before the origin, 24 after\)"),
+        ({"network": RESIDUAL | {"kernel": 4}}, r"network\.kernel is 4; .* Use 5\."),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_by_what_trains(changed, message):
+    with pytest.raises(Fault, match=message):
+        check_networks(check(**changed))
+
+
+@pytest.mark.parametrize(
     "changed",
     [
         {"network": REFERENCE, "source__future_covariates": ["wind"]},
@@ -249,7 +258,7 @@ def test_sections_that_do_not_fit_together_are_refused(changed, message):
     ],
 )
 def test_sections_that_fit_together_are_taken(changed):
-    assert check(**changed).name == "shop"
+    check_networks(check(**changed))
 
 
 def test_an_origin_is_an_instant(tmp_path):

@@ -9,17 +9,17 @@ from shards import HOUR, scaler_of, window_set
 
 import tasks.validate
 from models.bundle import FORMAT, Bundle, Description, Member
-from models.conv1d import ResidualSpec
 from models.errors import Fault
-from models.metrics import StepErrors
+from models.metrics import StepErrors, score_steps
 from models.naive import seasonal_naive
 from models.networks import build_network
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns, SeriesFacts
+from models.specs import GateSpec, ResidualSpec
 from models.windows import FoldSpec, WindowSpec
-from tasks.promote import GateSpec, judge
+from tasks.promote import judge
 from tasks.train import Model
-from tasks.validate import Backtest, Forecaster, Scores, check_same_task, clock_unit, score_steps, worst_series
+from tasks.validate import Backtest, Forecaster, Scores, check_same_task, clock_unit, worst_series
 from tasks.windows.task import Windows
 
 CUT, FOLDS = WindowSpec(lookback=2, horizon=2), FoldSpec(validation=2, test=4)

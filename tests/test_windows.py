@@ -10,20 +10,11 @@ from hypothesis import strategies as st
 from shards import HOUR, pieces_of, window_set, write_shard
 
 import tasks.windows.files
+from models.batches import Batch, ShuffledStream, TensorBlocks, gather, in_order
 from models.errors import Fault
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns
-from models.windows import (
-    Batch,
-    FoldSpec,
-    ShuffledStream,
-    TensorBlocks,
-    WindowSpec,
-    fold_rows,
-    gather,
-    in_order,
-    window_starts,
-)
+from models.windows import FoldSpec, WindowSpec, fold_rows, window_starts
 from tasks.ingest.calendar import Calendar
 from tasks.ingest.statics import Statics
 from tasks.storage import Store

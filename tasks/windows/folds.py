@@ -44,7 +44,7 @@ class WindowSet:
         self.scaler = scaler.only(self.rows) if self.too_short else scaler
 
     def fold(self, fold: str, numbers: dict[str, int] | None = None) -> "FoldBlocks":
-        """The blocks of one fold, in the form that training and validation read (`models.windows.Blocks`).
+        """The blocks of one fold, in the form that training and validation read (`models.batches.Blocks`).
 
         Args:
             numbers: of the series, for a network with an embedding; they become a last channel.

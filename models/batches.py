@@ -1,0 +1,178 @@
+"""How windows are gathered from blocks of rows into batches, in order or shuffled.
+
+Axes in names: B batch, L lookback, H horizon, C channels of a row, F future covariates.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from models.series import Columns
+
+AT_ONCE = 256  # windows that a network forecasts at a time: what it makes of many more leaves a processor's cache
+SHUFFLE_ROWS = 1 << 19  # rows that a shuffled stream holds at a time; few enough to stay in a processor's cache
+
+
+def gather(rows: torch.Tensor, starts: torch.Tensor, span: int) -> torch.Tensor:
+    """Windows that begin at `starts`, as a new (B, span, C) tensor.
+
+    `rows` is a contiguous (R, C) tensor. One `index_select` over a strided view copies each window as one run
+    of memory, on whichever device `rows` lies.
+    """
+    num_rows, channels = rows.shape
+    flat = torch.as_strided(rows, (num_rows - span + 1, span * channels), (channels, 1), rows.storage_offset())
+    return flat.index_select(0, starts).view(-1, span, channels)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows split into what a network may see and what it is asked for."""
+
+    past: torch.Tensor  # (B, L, C) every channel up to the origin
+    future: torch.Tensor  # (B, H, F) what is known over the horizon
+    target: torch.Tensor  # (B, H)
+    weight: torch.Tensor | None = None  # (B, H) 1 where the target was observed; None where all of them were
+    series: torch.Tensor | None = None  # (B,) number of each window's series, where the rows tell
+
+    @classmethod
+    def split(cls, windows: torch.Tensor, lookback: int, columns: Columns) -> "Batch":
+        """Windows (B, L+H, C), or (B, L+H, C + 1) where a last channel numbers the series."""
+        channels = columns.num_channels
+        return cls(
+            past=windows[:, :lookback, :channels],
+            future=windows[:, lookback:, columns.first_known : channels],
+            target=windows[:, lookback:, 0],
+            weight=windows[:, lookback:, 1] if columns.masked else None,
+            series=windows[:, 0, channels].long() if windows.shape[2] > channels else None,
+        )
+
+
+class Blocks(Protocol):
+    """Runs of rows from which windows are gathered; a window never spans two of them.
+
+    A block of n windows has exactly `(n - 1) * stride + span` rows.
+    """
+
+    num_windows: Sequence[int]  # of each block
+    stride: int  # rows between the starts of neighbouring windows
+
+    def read(self, block: int) -> torch.Tensor:
+        """The rows of one block as a contiguous float32 (R, C) tensor, first window at row 0."""
+
+
+@dataclass
+class TensorBlocks:
+    """Blocks that already lie in memory."""
+
+    rows: list[torch.Tensor]
+    span: int
+    stride: int = 1
+
+    @property
+    def num_windows(self) -> list[int]:
+        return [(len(rows) - self.span) // self.stride + 1 for rows in self.rows]
+
+    def __post_init__(self):
+        for block, count in enumerate(self.num_windows):
+            self.rows[block] = self.rows[block][: (count - 1) * self.stride + self.span].contiguous()
+
+    def read(self, block: int) -> torch.Tensor:
+        return self.rows[block]
+
+
+def in_order(blocks: Blocks, span: int, batch_size: int, limit: int | None = None) -> Iterator[torch.Tensor]:
+    """Every window once, block by block and oldest first, as (B, span, C) tensors; a batch may hold windows of many blocks.
+
+    Args:
+        limit: about how many windows, spread evenly over all of them; None for every one.
+    """
+    total = sum(blocks.num_windows)
+    every = max(1, total // limit) if limit else 1
+    waiting: list[torch.Tensor] = []
+    held = passed = 0
+    for block, count in enumerate(blocks.num_windows):
+        first = -passed % every
+        passed += count
+        if first >= count:
+            continue
+        rows = blocks.read(block)
+        for starts in torch.arange(first, count, every).split(batch_size):
+            waiting.append(gather(rows, (starts * blocks.stride).to(rows.device), span))
+            held += len(starts)
+            if held >= batch_size:
+                joined = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
+                yield joined[:batch_size]
+                waiting, held = ([joined[batch_size:]], held - batch_size) if held > batch_size else ([], 0)
+    if waiting:
+        yield torch.cat(waiting)
+
+
+class ShuffledStream:
+    """Endless shuffled passes over all windows, the same for a seed, from any step on.
+
+    A pass takes the blocks in random order, as many at a time as hold `shuffle_rows` rows, and shuffles the windows of
+    those together; a smaller data set is so shuffled as a whole and read once. Where `num_steps` batches are too few for
+    every window, they are drawn from all blocks alike, rather than every window from the first few.
+    """
+
+    def __init__(
+        self, blocks: Blocks, span: int, batch_size: int, seed: int, device, shuffle_rows: int = SHUFFLE_ROWS,
+        num_steps: int | None = None,
+    ):  # fmt: skip
+        """`num_steps` says how many batches will be asked for; None: nobody knows."""
+        self.blocks, self.span, self.batch_size, self.seed = blocks, span, batch_size, seed
+        self.device, self.shuffle_rows, self.num_steps = device, shuffle_rows, num_steps
+        self._loaded: tuple[tuple[int, ...], torch.Tensor] | None = None
+
+    def batches(self, first_step: int = 0) -> Iterator[torch.Tensor]:
+        """Window tensors (B, span, C) on the device, beginning with the batch of `first_step`."""
+        for step, (group, starts) in enumerate(self._indices()):
+            if step >= first_step:
+                yield gather(self._rows(group), starts.to(self.device), self.span)
+
+    def _indices(self) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+        sizes = np.asarray(self.blocks.num_windows)
+        lengths = (sizes - 1) * self.blocks.stride + self.span
+        pass_number = 0
+        while True:
+            rng = np.random.default_rng((self.seed, pass_number))
+            # What fits at once stays in one order, so that it is read once for all passes.
+            order = np.arange(len(sizes)) if lengths.sum() <= self.shuffle_rows else rng.permutation(len(sizes))
+            passed = 0
+            for group in self._groups(order, lengths):
+                before, passed = passed, passed + sizes[group].sum()
+                count = self._num_batches(before, passed, sizes.sum())
+                if count == 0:
+                    continue
+                offsets = np.concatenate([[0], np.cumsum(lengths[group])[:-1]])
+                starts = [o + self.blocks.stride * np.arange(n) for o, n in zip(offsets, sizes[group], strict=True)]
+                shuffled = torch.from_numpy(rng.permutation(np.concatenate(starts)))
+                blocks = tuple(int(block) for block in group)
+                for chosen in shuffled.split(self.batch_size)[:count]:
+                    yield blocks, chosen
+            pass_number += 1
+
+    def _num_batches(self, before: int, until: int, total: int) -> int | None:
+        """How many batches windows `before` to `until` of a pass give; None where every window is in one."""
+        if self.num_steps is None or self.num_steps * self.batch_size >= total:
+            return None
+        return int(self.num_steps * until // total - self.num_steps * before // total)
+
+    def _groups(self, order: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
+        """Neighbours in `order` that have `shuffle_rows` rows together at most, or are a single block."""
+        begin, held = 0, 0
+        for at, block in enumerate(order):
+            if held and held + lengths[block] > self.shuffle_rows:
+                yield order[begin:at]
+                begin, held = at, 0
+            held += lengths[block]
+        yield order[begin:]
+
+    def _rows(self, group: tuple[int, ...]) -> torch.Tensor:
+        if self._loaded is None or self._loaded[0] != group:
+            self._loaded = None  # let the old rows go before the new ones are read
+            self._loaded = (group, torch.cat([self.blocks.read(block) for block in group]).to(self.device))
+        return self._loaded[1]
