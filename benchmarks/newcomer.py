@@ -78,8 +78,8 @@ def panels(folder: Path | None, only: list[str]) -> Iterator[Panel]:
 
 
 def convcast(panel: Panel, num_seeds: int) -> Outcome:
-    forecasts, seconds = zip(*[ours(panel, seed) for seed in range(num_seeds)], strict=True)
-    return Outcome(list(forecasts), list(seconds))
+    forecasts, seconds, chosen = zip(*[ours(panel, seed) for seed in range(num_seeds)], strict=True)
+    return Outcome(list(forecasts), list(seconds), "; ".join(dict.fromkeys(chosen)))
 
 
 def describe(panel: Panel) -> str:

@@ -8,7 +8,7 @@ from flows.spec import PipelineSpec
 from models.errors import Fault
 from models.series import Columns
 from models.windows import WindowSettings, WindowSpec
-from tasks.ingest.calendar import calendar_of
+from tasks.ingest.calendar import calendar_of, usual_calendar
 from tasks.ingest.chunks import Chunk, take_stock
 from tasks.ingest.locating import locate
 from tasks.ingest.parts import Part, read
@@ -65,7 +65,7 @@ def ingest_source(
         check_row_faults(source, parts, found)
     overview = survey_parts(source, parts, found, store, suffix)
     statics = read_statics(source, store.downloads, columns.static if columns else None)
-    made = columns or columns_of(source, statics)
+    made = columns or columns_of(source, statics, overview)
     if isinstance(overview, Unknown):
         series = ingest.map(overview, store, label=f"ingest{suffix}")
         return Ingested(overview, series, statics, made)
@@ -82,10 +82,13 @@ def ingest_source(
     return Ingested(overview, series, statics, made, lines, len(aside))
 
 
-def columns_of(source: SourceSpec, statics: Statics) -> Columns:
+def columns_of(source: SourceSpec, statics: Statics, overview: Overview | Unknown) -> Columns:
     """What the channels of a source mean."""
+    calendar = source.calendar
+    if calendar is None:
+        calendar = () if isinstance(overview, Unknown) else usual_calendar(overview.frequency, source.covariates)
     return Columns(
-        masked=source.masks, past=source.past_covariates, future=source.future_covariates, calendar=source.calendar,
+        masked=source.masks, past=source.past_covariates, future=source.future_covariates, calendar=calendar,
         holidays=source.holidays, static=statics.channels or source.static_covariates,
     )  # fmt: skip
 

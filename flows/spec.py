@@ -92,7 +92,7 @@ class PipelineSpec(BaseModel):
 def declared_columns(source: SourceSpec) -> Columns:
     """The channels as far as the spec tells them; words of a static covariate only become channels once its file is read."""
     return Columns(
-        masked=source.masks, past=source.past_covariates, future=source.future_covariates, calendar=source.calendar,
+        masked=source.masks, past=source.past_covariates, future=source.future_covariates, calendar=source.calendar or (),
         holidays=source.holidays, static=source.static_covariates,
     )  # fmt: skip
 

@@ -1,14 +1,13 @@
 """Of several trained networks, the one, or the mean of those, that forecasts best on validation."""
 
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 import torch
 
 from models.batches import Batch, in_order
 from models.bundle import Bundle, dump_bundle
-from models.errors import Fault
+from models.choice import best_mean
 from models.networks import form_name
 from models.windows import FoldSpec
 from tasks.normalise import Normalised, read_scaler
@@ -72,25 +71,3 @@ def forecast_validation(bundles: list[Bundle], cut: WindowSet) -> tuple[np.ndarr
         seen = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
         targets.append(seen.numpy())
     return np.stack([np.concatenate(own) for own in forecasts]), np.concatenate(targets)
-
-
-def best_mean(forecasts: np.ndarray, target: np.ndarray, metric: str) -> tuple[tuple[int, ...], list[float]]:
-    """The members whose mean has the lowest error, the fewest where several do, and the error of each member alone.
-
-    Args:
-        forecasts: (M, N, H)
-        target: (N, H), NaN where it does not count.
-        metric: rmse, or anything that grows with the absolute error.
-    """
-    if np.isnan(target).all():
-        raise Fault("Every step of the validation fold is masked, so there is nothing to choose by. Set other folds.")
-    numbers = range(len(forecasts))
-    subsets = [subset for size in range(1, len(forecasts) + 1) for subset in combinations(numbers, size)]
-    errors = [error_of(forecasts[list(subset)].mean(0), target, metric) for subset in subsets]
-    return subsets[int(np.argmin(errors))], errors[: len(forecasts)]
-
-
-def error_of(forecast: np.ndarray, target: np.ndarray, metric: str) -> float:
-    """MAE, or RMSE, over the steps that count."""
-    apart = forecast.astype(np.float64) - target
-    return float(np.sqrt(np.nanmean(apart**2)) if metric == "rmse" else np.nanmean(np.abs(apart)))

@@ -65,6 +65,7 @@ def make_document(folder: Path, **changes) -> dict:
             "frequency": "h",
             "target": "load",
             "future_covariates": ["temperature"],
+            "calendar": [],
         },
         "folds": {"validation": 72, "test": 72},
         "windows": {"lookback": 72, "horizon": 24},

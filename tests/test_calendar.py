@@ -6,7 +6,7 @@ from canonical_rows import micros
 from models.errors import Fault
 from models.series import Columns
 from tasks.ingest import calendar as calendars
-from tasks.ingest.calendar import Calendar, calendar_of, holiday_flags, waves
+from tasks.ingest.calendar import Calendar, calendar_of, holiday_flags, usual_calendar, waves
 from tasks.policy import identity
 
 
@@ -47,6 +47,29 @@ def test_rows_without_made_channels_are_left_alone():
     rows = np.array([[1.0, 2]])
     assert calendar().insert(rows, micros(["2024-01-01"]), Columns(past=("p",))) is rows
     assert calendar().channels(np.empty(0, np.int64), Columns()).shape == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "names"),
+    [
+        ("15min", ("hour", "weekday")),
+        ("h", ("hour", "weekday")),
+        ("12h", ("hour", "weekday")),
+        ("D", ("weekday",)),
+        ("24h", ("weekday",)),
+        ("B", ("weekday",)),
+        ("2D", ()),
+        ("W", ()),
+        ("MS", ()),
+        ("QE", ()),
+    ],
+)
+def test_where_nothing_is_said_the_frequency_tells_which_waves_help(frequency, names):
+    assert usual_calendar(frequency, ()) == names
+
+
+def test_a_covariate_of_the_users_own_takes_the_place_of_a_wave_of_its_name():
+    assert usual_calendar("h", ["load", "hour_sin"]) == ("weekday",)
 
 
 def test_no_stamps_make_no_rows():

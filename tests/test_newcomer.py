@@ -14,12 +14,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from suite.comparing import lead, scores_of
 from suite.keeping import fingerprint
 from suite.made import counts_made, weeks_made
-from suite.ours import Scaled, lookback_of
+from suite.ours import Scaled
 from suite.panel import MOST_WINDOWS, Panel, history
 from suite.simple import last_season, last_value, nlinear, nlinear_rival
 from suite.trees import Lagged
 
-from models.conv1d import ResidualSpec, build_network
+from models.networks import build_network
+from models.specs import ResidualSpec
 from models.windows import WindowSpec
 
 
@@ -119,7 +120,7 @@ def test_convcast_is_scaled_by_training_rows_only():
 
 def test_convcast_sees_nothing_behind_the_origin():
     panel = make_panel(rows=400)
-    windows = WindowSpec(lookback=lookback_of(panel), horizon=panel.horizon)
+    windows = WindowSpec(lookback=48, horizon=panel.horizon)
     columns = Scaled(panel).columns
     network = build_network(ResidualSpec(), columns, windows, panel.season, 2).eval()
     before, at, behind = (Scaled(given).forecast(network, windows)[0, -1] for given in shifted(panel, 400 - panel.horizon))
@@ -135,7 +136,7 @@ def shifted(panel: Panel, origin: int) -> list[Panel]:
 def test_convcast_validates_on_the_origins_that_the_rivals_have():
     panel = make_panel(rows=20_000, series=2)
     assert panel.stride > 1
-    windows = WindowSpec(lookback=lookback_of(panel), horizon=panel.horizon)
+    windows = WindowSpec(lookback=48, horizon=panel.horizon)
     blocks = Scaled(panel).validation(windows)
     assert blocks.num_windows == [len(panel.origins(panel.series["s0"], "validation"))] * 2
 

@@ -9,45 +9,36 @@ from functools import partial
 import numpy as np
 import torch
 
-from models.conv1d import ResidualSpec, build_network
-from models.fit import RECIPES, FitSpec, fit
+from models.batches import Batch, TensorBlocks, gather, in_order
+from models.choice import best_mean
+from models.fit import fit
+from models.networks import FORMS, FitSettings, build_network, form_name, recipe
 from models.scaling import Scaler, ScalingSpec, fit_scale
 from models.series import Columns
-from models.windows import TensorBlocks, WindowSpec, gather
+from models.windows import WindowSpec, usual_lookback
 from suite.panel import History, Panel
-from tasks.ingest.calendar import waves
+from tasks.ingest.calendar import usual_calendar, waves
 
 
-def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float]:
-    """Forecasts (S, N, H) of the test fold, and the seconds they and the training took."""
+def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
+    """Forecasts (S, N, H) of the test fold, the seconds they and the training took, and the forms chosen."""
     began = time.perf_counter()
     scaled = Scaled(panel)
-    windows = WindowSpec(lookback=lookback_of(panel), horizon=panel.horizon)
-    build = partial(build_network, ResidualSpec(), scaled.columns, windows, panel.season, len(panel.series))
-    training, validation = scaled.training(windows), scaled.validation(windows)
-    fitted = fit(build, training, validation, scaled.columns, windows, FitSpec(**RECIPES["residual"]), seed)
-    network = build()
-    network.load_state_dict(fitted.weights)
-    return scaled.forecast(network.eval(), windows), time.perf_counter() - began
-
-
-def lookback_of(panel: Panel) -> int:
-    """As README has it, two or more seasons, best a week or two of days: nine of those, or four longer seasons.
-
-    Fewer where the shortest series would be left with less than half of its training rows as windows.
-    """
     room = min(panel.num_training(one) for one in panel.series.values())
-    for seasons in range(9 if panel.finer_than_days else 4, 2, -1):
-        if seasons * panel.season + panel.horizon <= room / 2:
-            return seasons * panel.season
-    return min(2 * panel.season, room - 2 * panel.horizon)
-
-
-def calendar_of(panel: Panel) -> tuple[str, ...]:
-    """`source.calendar` as the demo's spec has it; nothing for steps of a week or more."""
-    if panel.finer_than_days:
-        return ("hour", "weekday")
-    return ("weekday",) if panel.frequency in ("D", "B") else ()
+    lookback = min(usual_lookback(panel.season, room, panel.horizon), room - panel.horizon)
+    windows = WindowSpec(lookback=lookback, horizon=panel.horizon)
+    training, validation = scaled.training(windows), scaled.validation(windows)
+    networks = []
+    for form in FORMS:
+        build = partial(build_network, form, scaled.columns, windows, panel.season, len(panel.series))
+        fitted = fit(build, training, validation, scaled.columns, windows, recipe(form, FitSettings()), seed)
+        network = build()
+        network.load_state_dict(fitted.weights)
+        networks.append(network.eval())
+    forecasts, target = scaled.forecast_validation(networks, validation, windows)
+    chosen, _ = best_mean(forecasts, target, "mae")
+    forecast = np.mean([scaled.forecast(networks[at], windows) for at in chosen], 0)
+    return forecast, time.perf_counter() - began, " + ".join(form_name(FORMS[at]) for at in chosen)
 
 
 class Scaled:
@@ -55,7 +46,8 @@ class Scaled:
 
     def __init__(self, panel: Panel):
         self.panel = panel
-        self.columns = Columns(masked=panel.masked, past=panel.past, future=panel.future, calendar=calendar_of(panel))
+        calendar = usual_calendar(panel.frequency, panel.future)
+        self.columns = Columns(masked=panel.masked, past=panel.past, future=panel.future, calendar=calendar)
         scales = {}
         for name, one in panel.series.items():
             num_training = panel.num_training(one)
@@ -83,6 +75,19 @@ class Scaled:
             origins = self.panel.origins(one, "validation")
             blocks.append(self.rows[name][origins[0] - windows.lookback : origins[-1] + windows.horizon])
         return TensorBlocks(blocks, windows.span, self.panel.stride)
+
+    @torch.no_grad()
+    def forecast_validation(
+        self, networks: list[torch.nn.Module], blocks: TensorBlocks, windows: WindowSpec
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Forecasts (M, B, H) of each network and targets (B, H), NaN where not observed, of validation windows, scaled."""
+        forecasts, targets = [], []
+        for cut in in_order(blocks, windows.span, 256):
+            batch = Batch.split(cut, windows.lookback, self.columns)
+            forecasts.append(np.stack([network(batch.past, batch.future).numpy() for network in networks]))
+            seen = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
+            targets.append(seen.numpy())
+        return np.concatenate(forecasts, 1), np.concatenate(targets)
 
     @torch.no_grad()
     def forecast(self, network: torch.nn.Module, windows: WindowSpec) -> np.ndarray:

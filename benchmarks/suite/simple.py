@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from models.batches import gather
 from models.naive import seasonal_naive
-from models.windows import gather
 from suite.panel import Panel
 
 SEASONS = (1, 2, 4, 8, 14)  # lookbacks that NLinear may choose

@@ -1,5 +1,6 @@
 """Covariates that a clock and a calendar make: known for any stamp, past or to come."""
 
+from collections.abc import Iterable
 from functools import cached_property
 from importlib import metadata
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from models.errors import Fault
 from models.series import Columns
 from tasks.ingest.clock import Clock
-from tasks.ingest.timeline import SECONDS_A_DAY, parse_timezone
+from tasks.ingest.timeline import SECONDS_A_DAY, fixed_seconds, parse_offset, parse_timezone
 
 NOT_INSTALLED = "source.holidays needs the package holidays. Install it: pip install holidays."
 
@@ -55,6 +56,20 @@ def calendar_of(frequency: str, timezone: str, columns: Columns) -> Calendar:
     except metadata.PackageNotFoundError as error:
         raise Fault(NOT_INSTALLED) from error
     return Calendar(frequency=frequency, timezone=timezone, holidays=release)
+
+
+def usual_calendar(frequency: str, taken: Iterable[str]) -> tuple[str, ...]:
+    """What of the local clock becomes a covariate where nothing is said: hour and weekday below a day, weekday for days.
+
+    Args:
+        taken: names of covariates; what would give a channel of such a name is left out.
+    """
+    offset = parse_offset(frequency)
+    seconds = fixed_seconds(offset)
+    finer = bool(seconds and seconds < SECONDS_A_DAY)
+    daily = finer or seconds == SECONDS_A_DAY or (not seconds and offset.rule_code in ("B", "C"))
+    names = (*(("hour",) if finer else ()), *(("weekday",) if daily else ()))
+    return tuple(name for name in names if not {f"{name}_sin", f"{name}_cos"} & set(taken))
 
 
 def waves(local: pd.DatetimeIndex, names: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -64,8 +64,8 @@ class SourceSpec(BaseModel):
     past_covariates: tuple[str, ...] = Field((), description="columns known up to the origin only")
     static_covariates: tuple[str, ...] = Field((), description="columns that never change within a series")
     static_uri: str | None = Field(None, description="a second file, path or URL, a row a series, that has them")
-    calendar: tuple[Literal["hour", "weekday", "day_of_year"], ...] = Field(
-        (), description="future covariates from the local clock, each as sine and cosine"
+    calendar: tuple[Literal["hour", "weekday", "day_of_year"], ...] | None = Field(
+        None, description="future covariates from the local clock, each as sine and cosine; null: by frequency"
     )
     holidays: str | None = Field(None, description="future covariate: public holidays of a country, as AU or DE-BY")
 
@@ -156,7 +156,7 @@ def check_names(source: SourceSpec) -> None:
         raise Fault(
             f"source names {shortlist(twice)} more than once among timestamp, series_id, target and covariates; once is enough."
         )
-    made = [f"{name}_{wave}" for name in source.calendar for wave in ("sin", "cos")] + ["holiday"] * bool(source.holidays)
+    made = [f"{name}_{wave}" for name in source.calendar or () for wave in ("sin", "cos")] + ["holiday"] * bool(source.holidays)
     taken = [name for name in names if name in RESERVED or name in made]
     if taken:
         raise Fault(f"The covariate {taken[0]!r} has a name that the canonical table keeps for itself. Rename the column.")
@@ -192,7 +192,7 @@ def check_used(source: SourceSpec) -> None:
     series, others = source.wide or (), (*source.stamp_columns, *source.past_covariates, *source.future_covariates)
     if both := [name for name in series if name in others]:
         raise Fault(f"source.wide names {both[0]!r}, which is a stamp or covariate too. Take it out of one of the two.")
-    for key, names in (("wide", series), ("calendar", source.calendar)):
+    for key, names in (("wide", series), ("calendar", source.calendar or ())):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise Fault(f"source.{key} names {shortlist(twice)} more than once; once is enough.")
 

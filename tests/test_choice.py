@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from models.choice import best_mean, error_of
 from models.errors import Fault
-from tasks.choose import best_mean, error_of
 
 TARGET = np.array([[1.0, 2.0], [3.0, 4.0]])
 
