@@ -67,7 +67,7 @@ def usual_calendar(frequency: str, taken: Iterable[str]) -> tuple[str, ...]:
     offset = parse_offset(frequency)
     seconds = fixed_seconds(offset)
     finer = bool(seconds and seconds < SECONDS_A_DAY)
-    daily = finer or seconds == SECONDS_A_DAY or (not seconds and offset.rule_code in ("B", "C"))
+    daily = finer or seconds == SECONDS_A_DAY or (offset.n == 1 and offset.rule_code in ("D", "B", "C"))
     names = (*(("hour",) if finer else ()), *(("weekday",) if daily else ()))
     return tuple(name for name in names if not {f"{name}_sin", f"{name}_cos"} & set(taken))
 
