@@ -1,18 +1,24 @@
 """Look at a source without training on it: what it holds, what is repaired, and every fault."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-from flows.preparing import ingest_source, stock_of, windows_for
+from flows.preparing import Ingested, ingest_source, list_faults, stock_of, windows_for
 from flows.running import few_at_once, run_of
-from flows.spec import PipelineSpec
-from models.windows import steps_needed
+from flows.spec import PipelineSpec, check_gate
+from models.errors import Fault
+from models.windows import fold_series
+from tasks.ingest.calendar import calendar_of
 from tasks.ingest.grid import Grid
 from tasks.ingest.task import Series
 from tasks.journal import StepState
+from tasks.normalise import check_trainable
 from tasks.storage import Store
+from tasks.windows.task import check_reach, stretches
 
 
 class Checked(BaseModel):
@@ -41,7 +47,7 @@ class Checked(BaseModel):
 
 @flow(name="checking", persist_result=False, validate_parameters=True, task_runner=few_at_once())
 def checking(spec: PipelineSpec) -> Checked:
-    """Read and arrange a source, and say what was found."""
+    """Read and arrange a source, say what was found, and refuse what training would refuse of it."""
     store = Store(spec.store)
     with run_of(store) as run:
         got = ingest_source(spec.source, stock_of(spec, store), store)
@@ -50,8 +56,7 @@ def checking(spec: PipelineSpec) -> Checked:
         for one in got.series:
             for what, count in one.repairs.items():
                 repairs[what] = repairs.get(what, 0) + count
-        needed = steps_needed(spec.folds, windows_for(spec, spec.windows, overview, kept, store))
-        short = sorted(name for name, steps in steps_by_series(kept, store) if steps < needed)
+        short = sorted(check_for_training(spec, got, kept, store))
         grid = Grid(overview.frequency, spec.source.timezone)
         return Checked(
             name=spec.name, tasks=run.tasks, rows_read=overview.rows, rows=sum(one.rows for one in kept),
@@ -63,8 +68,32 @@ def checking(spec: PipelineSpec) -> Checked:
         )  # fmt: skip
 
 
-def steps_by_series(kept: list[Series], store: Store) -> Iterator[tuple[str, int]]:
-    """Each series with how many steps it has up to its last target."""
-    for one in kept:
-        for name, facts in store.read_json(one, "index.json")["series"].items():
-            yield name, facts["steps"]
+def check_for_training(spec: PipelineSpec, got: Ingested, series: list[Series], store: Store) -> dict[str, int]:
+    """The series that training would leave out as too short, with their steps; nothing is written to find out.
+
+    Raises:
+        Fault: all that the steps of a training run would refuse of this source, though none of it is wrong by itself. A
+            network that does not fit takes torch to tell, and `train` tells of it before it reads anything.
+    """
+    steps = {name: facts["steps"] for one in series for name, facts in store.read_json(one, "index.json")["series"].items()}
+    windows = windows_for(spec, spec.windows, got.overview, series, store)
+    ends = np.array([min(one.first for one in series), max(one.last for one in series)])
+    checks: list[Callable] = [
+        *(partial(got.statics.of, name) for name in steps),
+        lambda: (check_trainable(series, got.columns, spec.folds, store), fold_series(steps, spec.folds, windows)),
+        *(partial(check_reach, stretch, windows.span - 1) for one in series for stretch in stretches(one)),
+        lambda: calendar_of(got.overview.frequency, spec.source.timezone, got.columns).channels(ends, got.columns),
+        lambda: check_gate(spec.gate, spec.windows, spec.season or got.overview.season),
+    ]
+    if found := list(dict.fromkeys(said for check in checks if (said := fault_of(check)))):
+        raise Fault(list_faults(found))
+    return fold_series(steps, spec.folds, windows)[1]
+
+
+def fault_of(check: Callable) -> str | None:
+    """What a check says, None where it has nothing to say."""
+    try:
+        check()
+    except Fault as fault:
+        return str(fault)
+    return None

@@ -71,12 +71,8 @@ class PipelineSpec(BaseModel):
                 f"forecast.origin {self.forecast.origin.isoformat()} has no offset; write it as 2014-12-30T23:30+10:00"
             )
         season = self.season or (season_of(self.source.frequency) if self.source.frequency else None)
-        if self.gate.steps and season:
-            allowed = score_steps(self.windows.horizon, season)
-            if self.gate.steps not in allowed:
-                raise ValueError(
-                    f"gate.steps is {self.gate.steps}; with this horizon and season it can be {shortlist(allowed)}"
-                )
+        if season:
+            check_gate(self.gate, self.windows, season)
         _ = self.recipes  # raises where settings of fit do not suit one of them
         return self
 
@@ -95,6 +91,13 @@ def declared_columns(source: SourceSpec) -> Columns:
         masked=source.masks, past=source.past_covariates, future=source.future_covariates, calendar=source.calendar or (),
         holidays=source.holidays, static=source.static_covariates,
     )  # fmt: skip
+
+
+def check_gate(gate: GateSpec, windows: WindowSettings, season: int) -> None:
+    """Raises a Fault where the gate looks at a number of steps that no score is made for."""
+    allowed = score_steps(windows.horizon, season)
+    if gate.steps and gate.steps not in allowed:
+        raise Fault(f"gate.steps is {gate.steps}; with this horizon and season it can be {shortlist(allowed)}")
 
 
 def check_networks(spec: PipelineSpec) -> None:

@@ -106,11 +106,16 @@ class Moments:
             self.high[channel] = max(self.high[channel], values.max())
 
     @property
+    def changes(self) -> np.ndarray:
+        """Which channels are not the same in every row."""
+        return self.high > self.low
+
+    @property
     def std(self) -> np.ndarray:
         """ddof 0; 1 where a channel never changes, since rounding may leave 1e-17 there."""
         with np.errstate(invalid="ignore", divide="ignore"):
             std = np.sqrt(self.squares / self.count)
-        return np.where((self.high > self.low) & (std > 0), std, 1.0)
+        return np.where(self.changes & (std > 0), std, 1.0)
 
 
 class NaiveError:
@@ -164,7 +169,7 @@ def fit_scale(
         *(made_std if spec.kind == "standard" else [1.0] * columns.made),
         *std[first_static:].tolist(),
     ]
-    constant = not moments.high[0] > moments.low[0]
+    constant = not moments.changes[0]
     return SeriesScale(mean=tuple(mean), std=tuple(std), naive_mae=naive.mae, steps=steps, constant=constant)
 
 

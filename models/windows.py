@@ -80,6 +80,23 @@ def fold_rows(num_rows: int, folds: FoldSpec, windows: WindowSpec, series_id: st
     }
 
 
+def fold_series(
+    steps: dict[str, int], folds: FoldSpec, windows: WindowSpec
+) -> tuple[dict[str, dict[str, range]], dict[str, int]]:
+    """The rows of every series by fold, as `fold_rows` has them, and the steps of the series that are too short for it.
+
+    Raises:
+        Fault: all of them are.
+    """
+    needed = steps_needed(folds, windows)
+    too_short = {name: count for name, count in steps.items() if count < needed}
+    rows = {name: fold_rows(count, folds, windows, name) for name, count in steps.items() if name not in too_short}
+    if not rows:
+        longest = max(steps, key=steps.get)
+        fold_rows(steps[longest], folds, windows, longest)  # says what is needed
+    return rows, too_short
+
+
 def steps_needed(folds: FoldSpec, windows: WindowSpec) -> int:
     """Steps of a series below which some fold would have no window."""
     return windows.span + max(folds.validation, windows.horizon) + max(folds.test, windows.horizon)

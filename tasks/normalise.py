@@ -1,12 +1,12 @@
 """Fit the scale of every series on its own training steps. Windows are scaled by it as they are read."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault, shortlist
-from models.scaling import Scaler, ScalingSpec, SeriesScale, fit_scale, merge_scales
+from models.scaling import Moments, Scaler, ScalingSpec, SeriesScale, fit_scale, merge_scales
 from models.series import Columns
 from models.windows import FoldSpec
 from tasks.ingest.canonical import read_series
@@ -53,13 +53,19 @@ def scale_series(
     steps = {name: facts["steps"] for name, facts in store.read_json(series, "index.json")["series"].items()}
     scales, too_short = {}, {}
     for name, pieces in read_series(store, series, columns):
-        training = steps[name] - folds.validation - folds.test
-        if training < 2:
+        training = num_training(steps[name], folds)
+        if training is None:
             too_short[name] = steps[name]
             continue
         rows = (statics.append(name, rows) for rows in first_rows(pieces, training))
         scales[name] = fit_scale(rows, columns, season, training, steps[name], scaling)
     return Scales(series=scales, too_short=too_short)
+
+
+def num_training(steps: int, folds: FoldSpec) -> int | None:
+    """How many of a series' steps the folds leave to train on; None where they are too few to scale it by."""
+    left = steps - folds.validation - folds.test
+    return left if left >= 2 else None
 
 
 def first_rows(pieces: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
@@ -80,15 +86,40 @@ def read_scaler(normalised: list[Normalised], columns: Columns, store: Store) ->
     parts = [Scales.model_validate(store.read_json(one, "scales.json")) for one in normalised]
     too_short = {name: steps for part in parts for name, steps in part.too_short.items()}
     scaler = merge_scales([part.series for part in parts], columns, normalised[0].season, normalised[0].scaling)
-    if not scaler.series:
+    check_some_to_train_on(scaler.series, too_short)
+    if all(scale.constant for scale in scaler.series.values()):
+        raise constant_target(scaler.series)
+    return scaler, too_short
+
+
+def check_trainable(series: list[Series], columns: Columns, folds: FoldSpec, store: Store) -> None:
+    """Raises what `read_scaler` would once these shards were normalised; reads no further than to the first change."""
+    facts = [store.read_json(one, "index.json")["series"] for one in series]
+    steps = {name: own["steps"] for part in facts for name, own in part.items()}
+    trained = {name: count for name, own in steps.items() if (count := num_training(own, folds)) is not None}
+    check_some_to_train_on(trained, {name: own for name, own in steps.items() if name not in trained})
+    for one in series:
+        for name, pieces in read_series(store, one, columns):
+            moments = Moments(1)
+            for rows in first_rows(pieces, trained.get(name, 0)):
+                moments.add(rows[:, :1], rows[:, 1] > 0 if columns.masked else None)
+                if moments.changes[0]:
+                    return
+    raise constant_target(trained)
+
+
+def check_some_to_train_on(trained: Collection[str], too_short: dict[str, int]) -> None:
+    """Raises a Fault where the folds leave no series anything to train on."""
+    if not trained:
         longest = max(too_short, key=too_short.get)
         raise Fault(
             f"No series has steps to train on: folds leave none of the {too_short[longest]} steps of {longest}, the longest of "
             f"{len(too_short)}. Set smaller folds or bring more rows."
         )
-    if all(scale.constant for scale in scaler.series.values()):
-        raise Fault(
-            f"{shortlist(scaler.series)}: the target is constant over the training steps, so there is nothing to learn. "
-            "Choose another source.target."
-        )
-    return scaler, too_short
+
+
+def constant_target(names: Iterable[str]) -> Fault:
+    return Fault(
+        f"{shortlist(names)}: the target is constant over the training steps, so there is nothing to learn. "
+        "Choose another source.target."
+    )

@@ -1,6 +1,7 @@
 """From source to windows, on the real thing: shards, growth, faults set aside, masks, wide and static data, new series."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,6 +73,73 @@ def test_a_frequency_that_was_inferred_says_so(server, case):
     assert (found.frequency, found.inferred) == ("h", True)
 
 
+def refused(spec) -> str:
+    """What training refuses, which checking has to refuse in the same words and without a window being cut."""
+    with pytest.raises(Fault) as by_checking:
+        checking(spec)
+    with pytest.raises(Fault) as by_training:
+        training(spec)
+    assert str(by_checking.value) == str(by_training.value)
+    return str(by_checking.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"folds__test": 500}, r"^load has 600 steps; lookback 72 \+ horizon 24 to train on, validation 72 and test 500"),
+        (
+            {"folds__test": 1000},
+            r"^No series has steps to train on: folds leave none of the 600 steps of load, the longest of 1",
+        ),
+        ({"source__holidays": "XX"}, r"^source\.holidays 'XX' is no place that the package holidays knows"),
+    ],
+)
+def test_what_training_would_refuse_is_refused_by_checking_in_the_same_words(server, case, changes, message):
+    if "source__holidays" in changes:
+        pytest.importorskip("holidays")
+    case.write_spec(**changes)
+    assert re.search(message, refused(case.spec))
+    assert not made(case, "train")
+
+
+def test_a_constant_target_is_refused_by_checking_unless_it_changes_while_training(server, case):
+    frame = make_frame().assign(load=3.0)
+    frame.loc[456:, "load"] = 4.0  # from the first step of validation on
+    case.write_frame(frame)
+    assert refused(case.spec).startswith("load: the target is constant over the training steps")
+    assert not made(case, "validate")
+    frame.loc[455, "load"] = 4.0
+    case.write_frame(frame)
+    assert checking(case.spec).too_short == 0
+
+
+def test_windows_that_reach_back_too_far_are_refused_by_checking(server, case, monkeypatch):
+    monkeypatch.setattr(tasks.ingest.segments, "SEGMENT", 80)
+    case.write_spec(network__depth=None)
+    assert refused(case.spec) == "windows.lookback and horizon span 96 steps; at most 80 are possible here."
+
+
+def test_a_gate_that_no_inferred_season_has_scores_for_is_refused_by_checking(server, case):
+    case.write_spec(gate__steps=13, source__frequency=None)
+    with pytest.raises(Fault, match=r"^gate\.steps is 13; with this horizon and season it can be 1, 12, 24$"):
+        checking(case.spec)
+
+
+def test_checking_says_which_series_would_be_left_out_and_which_lack_static_covariates(server, case):
+    settings = {"source__series_id": "site", "source__future_covariates": []}
+    case.write_spec(**settings)
+    case.write_frame(pd.concat([make_sites(["long", "least"], 600)[:840], make_sites(["tiny"], 239)]))
+    found = checking(case.spec)
+    assert (found.too_short, found.short_series) == (1, ("tiny",))
+    assert not made(case, "normalise") | made(case, "materialise_windows")
+    (case.folder / "sites.csv").write_text("site,area\nleast,3.5\n")
+    case.write_spec(**settings, source__static_uri="sites.csv", source__static_covariates=["area"])
+    with pytest.raises(Fault) as fault:
+        checking(case.spec)
+    lines = [f"source.static_uri has no row for series {name}. Add one, or remove the series." for name in ("long", "tiny")]
+    assert str(fault.value) == "\n  ".join(["2 faults:", *lines])
+
+
 def test_of_a_changed_series_only_its_shard_is_made_again(server, sites):
     training(sites.spec)
     before = {step: made(sites, step) for step in ("ingest", "normalise", "materialise_windows")}
@@ -105,6 +173,7 @@ def test_a_long_series_that_grew_is_arranged_from_where_it_was(server, case, mon
     monkeypatch.setattr(tasks.ingest.segments, "SEGMENT", 64)
     told = []
     monkeypatch.setattr(tasks.ingest.resuming, "say", told.append)
+    case.write_spec(windows__lookback=24)  # windows reach back no further than one segment
     frame = make_frame(648)
     case.write_frame(frame[:600])
     checking(case.spec)
@@ -114,7 +183,7 @@ def test_a_long_series_that_grew_is_arranged_from_where_it_was(server, case, mon
     assert (found.rows, entry(found, "ingest").cached) == (648, 0)
     assert [line.split(" rows ")[1] for line in told] == ["are as they were arranged before"]
     assert int(told[0].split()[3]) > 500
-    case.write_spec(store="elsewhere")
+    case.write_spec(store="elsewhere", windows__lookback=24)
     plain = checking(case.spec)
     (grown,) = (folder for folder in found.folders if Path(folder).name not in before)
     for path in Path(plain.folders[0]).glob("[!m]*"):  # the manifest has the time in it

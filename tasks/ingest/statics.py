@@ -37,18 +37,24 @@ class Statics(BaseModel):
         """The values of some series."""
         return Statics(channels=self.channels, values={name: self.values[name] for name in names if name in self.values})
 
+    def of(self, name: str) -> tuple[float, ...]:
+        """The static channels of one series.
+
+        Raises:
+            Fault: the file has no row for it.
+        """
+        if self.channels and name not in self.values:
+            raise Fault(f"source.static_uri has no row for series {name}. Add one, or remove the series.")
+        return self.values.get(name, ())
+
     def append(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Rows (R, C) with the static channels of their series after the others.
 
         Raises:
             Fault: the file has no row for the series.
         """
-        if not self.channels:
-            return rows
-        if name not in self.values:
-            raise Fault(f"source.static_uri has no row for series {name}. Add one, or remove the series.")
-        own = np.broadcast_to(np.asarray(self.values[name]), (len(rows), len(self.channels)))
-        return np.concatenate([rows, own], 1)
+        own = np.asarray(self.of(name))
+        return np.concatenate([rows, np.broadcast_to(own, (len(rows), len(own)))], 1) if self.channels else rows
 
 
 def read_statics(source: SourceSpec, downloads: Path, channels: tuple[str, ...] | None = None) -> Statics:

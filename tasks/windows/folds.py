@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from models.scaling import Scaler
-from models.windows import FoldSpec, fold_rows, steps_needed, window_starts
+from models.windows import FoldSpec, fold_series, window_starts
 from tasks.storage import Store
 from tasks.windows.files import WindowFile
 from tasks.windows.task import Windows
@@ -32,14 +32,7 @@ class WindowSet:
         self.files = [WindowFile(path) for path in paths]
         self.windows, self.columns = self.files[0].windows, self.files[0].columns
         steps = {name: scale.steps for name, scale in scaler.series.items()}
-        needed = steps_needed(folds, self.windows)
-        self.too_short = {name: count for name, count in steps.items() if count < needed}
-        self.rows = {
-            name: fold_rows(count, folds, self.windows, name) for name, count in steps.items() if name not in self.too_short
-        }
-        if not self.rows:
-            longest = max(steps, key=steps.get)
-            fold_rows(steps[longest], folds, self.windows, longest)  # says what is needed
+        self.rows, self.too_short = fold_series(steps, folds, self.windows)
         # A series without a window is as good as unknown: nothing is learned of it.
         self.scaler = scaler.only(self.rows) if self.too_short else scaler
 

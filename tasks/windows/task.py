@@ -108,13 +108,18 @@ def neighbours(series: Iterator[tuple[str, np.ndarray, np.ndarray]]) -> Iterator
         yield group
 
 
+def check_reach(stretch: Stretch, count: int) -> None:
+    """Raises a Fault where windows would need more rows before this segment than the one before it has."""
+    if stretch.before and count > stretch.before.rows:
+        raise Fault(f"windows.lookback and horizon span {count + 1} steps; at most {stretch.before.rows} are possible here.")
+
+
 def last_rows(stretch: Stretch, count: int, columns: Columns, store: Store) -> tuple[np.ndarray, np.ndarray]:
     """Stamps and rows of the end of the segment before.
 
     Raises:
         Fault: a window would reach back further than that.
     """
-    if count > stretch.before.rows:
-        raise Fault(f"windows.lookback and horizon span {count + 1} steps; at most {stretch.before.rows} are possible here.")
+    check_reach(stretch, count)
     *_, (_, stamps, rows) = read_segment(store, stretch.series, stretch.before, columns)
     return stamps[len(stamps) - count :], rows[len(rows) - count :]
