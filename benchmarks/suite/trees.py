@@ -4,7 +4,7 @@ Axes in names: K pairs of an origin and a step, S series, N origins, H horizon.
 """
 
 import time
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ Base = Literal["last", "season", "drift"]
 RECENT = (1, 2, 3, 4, 5, 6, 8, 12)  # rows before the first one forecast
 MOST_TRAINING, MOST_VALIDATION = 60_000, 20_000  # pairs
 ROUNDS, PATIENCE = 1_000, 50
+LEAVES = (8, 16, 31)  # that may be chosen
 SETTINGS = {
     "objective": "l1",
     "learning_rate": 0.05,
@@ -164,13 +165,10 @@ class Trees:
 
 def lightgbm_rival(panel: Panel, num_seeds: int) -> Outcome:
     """LightGBM whose base and number of leaves are chosen on the validation rows."""
-
-    def validation_error(base: Base, leaves: int) -> float:
-        return Trees(panel, base).fit(leaves, 0).best_score["valid_0"]["l1"]
-
-    tried = {(base, 8): validation_error(base, 8) for base in ("last", "season", "drift")}
-    base = min(tried, key=tried.get)[0]
-    tried |= {(base, leaves): validation_error(base, leaves) for leaves in (16, 31)}
+    tried = {}
+    for base in get_args(Base):
+        trees = Trees(panel, base)
+        tried |= {(base, leaves): trees.fit(leaves, 0).best_score["valid_0"]["l1"] for leaves in LEAVES}
     base, leaves = min(tried, key=tried.get)
     mean, std = (scale[:, None, None] for scale in panel.moments())
     forecasts, seconds = [], []
