@@ -12,12 +12,13 @@ from flows.preparing import Prepared, prepare, stock_of
 from flows.running import Run, few_at_once, run_of
 from flows.spec import PipelineSpec, check_networks
 from models.errors import Fault
-from models.networks import form_name
+from models.networks import form_name, tells_apart
 from models.windows import WindowSettings
 from tasks.choose import choose
 from tasks.ingest.chunks import Chunk
 from tasks.ingest.sources import SourceSpec
 from tasks.journal import StepState
+from tasks.planning import Unknown
 from tasks.promote import Live, Promotion, promote, read_live
 from tasks.report import Page, SetAside, Subject, publish_report, report, template_folder
 from tasks.storage import Store
@@ -108,11 +109,15 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
 def train_forms(spec: PipelineSpec, made: Prepared, store: Store) -> Model:
     """The trained network, or, of several, what forecasts best on validation."""
     target, data = spec.source.target, (made.windows, made.normalised, spec.folds)
-    if len(spec.recipes) == 1:
-        network, fit = spec.recipes[0]
+    recipes = spec.recipes
+    if len(recipes) == 1:
+        network, fit = recipes[0]
         return train(*data, target, network, fit, store)
+    overview = made.ingested.overview
+    if not isinstance(overview, Unknown) and overview.num_series == 1:
+        recipes = [(network, fit) for network, fit in recipes if not tells_apart(network)]
     # One after another: each takes all cores, and draws from the one random generator that torch has.
-    tried = [train(*data, target, network, fit, store, label=f"train_{form_name(network)}") for network, fit in spec.recipes]
+    tried = [train(*data, target, network, fit, store, label=f"train_{form_name(network)}") for network, fit in recipes]
     return choose(tried, *data, spec.gate.metric, store)
 
 

@@ -8,19 +8,38 @@ from models.errors import Fault
 
 
 def best_mean(forecasts: np.ndarray, target: np.ndarray, metric: str) -> tuple[tuple[int, ...], list[float]]:
-    """The members whose mean has the lowest error, the fewest where several do, and the error of each member alone.
+    """The members whose mean to forecast with, and the error of each member alone.
+
+    Of all means that are not clearly worse than the best one, that of the most members is taken, and of those the best:
+    where validation can not tell, a mean is the safer bet. Clearly worse is by more than one standard error of the
+    difference, counting only every H-th window, since neighbouring windows share most of their steps.
 
     Args:
         forecasts: (M, N, H)
-        target: (N, H), NaN where it does not count.
+        target: (N, H), NaN where it does not count; neighbours in time lie next to each other.
         metric: rmse, or anything that grows with the absolute error.
+
+    Raises:
+        Fault: no step counts.
     """
-    if np.isnan(target).all():
+    seen = ~np.isnan(target).all(1)
+    if not seen.any():
         raise Fault("Every step of the validation fold is masked, so there is nothing to choose by. Set other folds.")
     numbers = range(len(forecasts))
     subsets = [subset for size in range(1, len(forecasts) + 1) for subset in combinations(numbers, size)]
-    errors = [error_of(forecasts[list(subset)].mean(0), target, metric) for subset in subsets]
-    return subsets[int(np.argmin(errors))], errors[: len(forecasts)]
+    losses = [losses_of(forecasts[list(subset)].mean(0)[seen], target[seen], metric) for subset in subsets]
+    means = [float(own.mean()) for own in losses]
+    best = losses[int(np.argmin(means))]
+    independent = max(1.0, seen.sum() / target.shape[1])
+    fair = [at for at, own in enumerate(losses) if (own - best).mean() <= (own - best).std() / np.sqrt(independent)]
+    chosen = min(fair, key=lambda at: (-len(subsets[at]), means[at]))
+    return subsets[chosen], [error_of(forecasts[at], target, metric) for at in numbers]
+
+
+def losses_of(forecast: np.ndarray, target: np.ndarray, metric: str) -> np.ndarray:
+    """The mean absolute, or squared, error (N,) of each window over the steps that count."""
+    apart = forecast.astype(np.float64) - target
+    return np.nanmean(apart**2 if metric == "rmse" else np.abs(apart), 1)
 
 
 def error_of(forecast: np.ndarray, target: np.ndarray, metric: str) -> float:

@@ -15,6 +15,7 @@ from models.series import Columns
 from models.specs import ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
 
+SEASONS = 9  # that a residual net looks back where nothing else is said
 HIDDEN = 0.1  # share of windows whose series a network with an embedding is not told while training
 
 
@@ -129,16 +130,15 @@ class ResidualNet(nn.Module):
 
     def __init__(self, spec: ResidualSpec, columns: Columns, windows: WindowSpec, season: int, num_series: int):
         super().__init__()
-        self.lookback, self.horizon = windows.lookback, windows.horizon
+        self.horizon = windows.horizon
+        self.lookback, self.memory, seasonal = rows_used(spec, windows, season)
         num_past, num_future = len(columns.past_only), len(columns.known)
         self.num_past, self.noise = num_past, spec.noise
-        seasonal = season > 1 and windows.lookback >= 2 * season
-        self.memory = min(season, windows.lookback - season) if seasonal else windows.lookback
         num_rows = self.memory + windows.horizon
         self.lags = None
         inputs = num_future + num_past + 1  # known covariates, masked past covariates, past or future
         if seasonal:
-            self.lags = SeasonalLags(num_future, windows.lookback, windows.horizon, season, self.memory)
+            self.lags = SeasonalLags(num_future, self.lookback, windows.horizon, season, self.memory)
             inputs += 3 + 3 * num_future  # lagged targets, and how far their covariates lie from the row's own
             self.blend = nn.Parameter(torch.zeros(3))
         # Number 0 stands for a series that was not there in training; it is learned from series that are hidden now and then.
@@ -161,6 +161,7 @@ class ResidualNet(nn.Module):
 
     def forward(self, past: Tensor, future: Tensor, series: Tensor | None = None) -> Tensor:
         """All steps (B, H) from past (B, L, C), future (B, H, F) and, where series are embedded, their numbers (B,)."""
+        past = past[:, -self.lookback :]
         target = past[:, :, 0]
         known = torch.cat([past[:, :, 1 + self.num_past :], future], 1)  # (B, L+H, F)
         if self.training and self.noise:
@@ -198,6 +199,16 @@ class ResidualNet(nn.Module):
         return base, [channels, shape, apart.permute(0, 1, 3, 2).flatten(1, 2)]
 
 
+def rows_used(spec: ResidualSpec, windows: WindowSpec, season: int) -> tuple[int, int, bool]:
+    """How many newest rows a residual net uses, how many of them it corrects, and whether it looks seasons back."""
+    usual = SEASONS * season if season > 1 else windows.lookback
+    lookback = min(spec.lookback or usual, windows.lookback)
+    seasonal = season > 1 and lookback >= 2 * season
+    if not seasonal and not spec.lookback:
+        lookback = windows.lookback
+    return lookback, season if seasonal else lookback, seasonal
+
+
 def receptive_field(depth: int, kernel: int) -> int:
     """Rows that one output of `depth` blocks sees, dilations 1, 2, 4, ..."""
     return 1 + (kernel - 1) * (2**depth - 1)
@@ -217,8 +228,7 @@ def check_receptive_field(spec: ResidualSpec, windows: WindowSpec, season: int) 
     """Raises a Fault where the convolutions are even-sized, or too shallow for the rows they are given."""
     if spec.kernel % 2 == 0:
         raise Fault(f"network.kernel is {spec.kernel}; a residual net needs an odd one. Use {spec.kernel + 1}.")
-    seasonal = season > 1 and windows.lookback >= 2 * season
-    memory = min(season, windows.lookback - season) if seasonal else windows.lookback
+    _, memory, _ = rows_used(spec, windows, season)
     if spec.depth is None or spec.kernel == 1:
         return
     seen, needed = receptive_field(spec.depth, spec.kernel), memory + windows.horizon

@@ -14,6 +14,8 @@ from models.series import Columns
 from models.specs import FitSpec
 from models.windows import WindowSpec
 
+WARM_STEPS = 100  # over which the plateau schedule begins
+SMALLEST_RATE = 0.5**5  # with which it still goes on
 VALIDATED = 16_384  # validation windows looked at after an epoch, about: enough to tell epochs apart, and not longer than them
 
 
@@ -80,6 +82,7 @@ class Training:
         else:
             self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, 0.98), foreach=True)
         self.total_steps, self.step = total_steps, 0
+        self.plateau_rate = 1.0  # by the epochs so far
 
     def learn(self, batch: Batch) -> Tensor:
         """One optimiser step; returns the loss, still on the device."""
@@ -102,9 +105,14 @@ class Training:
         return loss.detach()
 
     def _rate(self) -> float:
-        """Share of the learning rate at this step: flat, or up over a fifth of the run and down along a cosine."""
+        """Share of the learning rate at this step.
+
+        Flat; or up over a fifth of the run and down along a cosine; or up over a few steps and down at each plateau.
+        """
         if self.spec.schedule == "constant":
             return 1.0
+        if self.spec.schedule == "plateau":
+            return self.plateau_rate * min(1.0, (self.step + 1) / WARM_STEPS)
         warm = max(1, self.total_steps // 5)
         if self.step < warm:
             return 0.05 + 0.95 * (1 - math.cos(math.pi * self.step / warm)) / 2
@@ -173,6 +181,9 @@ def fit(
     history, best_epoch = list(done.history), done.best_epoch
     stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device, num_steps=total).batches(run.step)
     for epoch in range(done.epoch + 1, math.ceil(total / per_epoch) + 1):
+        run.plateau_rate = plateau_rate(history)
+        if spec.schedule == "plateau" and run.plateau_rate < SMALLEST_RATE:
+            break
         torch.manual_seed(hash_pair(seed, epoch))
         losses = learn_epoch(run, stream, min(per_epoch, total - run.step), windows.lookback, columns)
         check_finite(losses, epoch, run.step, spec)
@@ -187,6 +198,12 @@ def fit(
         tell(entry)
     weights = {name: value.cpu().contiguous() for name, value in run.best.items()}
     return Fitted(weights, history, best_epoch)
+
+
+def plateau_rate(history: list[dict]) -> float:
+    """Half for every epoch whose validation loss was no better than any before."""
+    losses = [entry["validation"] for entry in history]
+    return 0.5 ** sum(loss >= min(losses[:at]) for at, loss in enumerate(losses) if at)
 
 
 def hash_pair(seed: int, epoch: int) -> int:

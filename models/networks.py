@@ -9,11 +9,11 @@ from models.specs import FitSpec, LinearSpec, PeriodicSpec, ReferenceSpec, Resid
 from models.windows import WindowSpec
 
 NetworkSpec = Annotated[ReferenceSpec | ResidualSpec | PeriodicSpec | LinearSpec, Field(discriminator="kind")]
-FORMS = (LinearSpec(), PeriodicSpec(branch="none"), PeriodicSpec(), ResidualSpec())
+FORMS = (LinearSpec(), PeriodicSpec(branch="none"), PeriodicSpec(), ResidualSpec(), ResidualSpec(embedding=4))
 
 
 class AutoSpec(BaseModel):
-    """Several networks are trained; the one, or the mean of those, that forecasts best on validation is the model."""
+    """Several networks are trained; the mean of those that forecast best on validation is the model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,11 +41,11 @@ RECIPES = {
         "keep": "last",
     },
     "residual": {
-        "max_steps": 600,
+        "max_steps": 2400,
         "steps_per_epoch": 100,
         "batch_size": 64,
         "learning_rate": 4e-3,
-        "schedule": "one_cycle",
+        "schedule": "plateau",
         "optimizer": "adamw",
         "weight_decay": 0.1,
         "loss": "mae",
@@ -98,10 +98,16 @@ def forms_of(network: AutoSpec | NetworkSpec) -> tuple[NetworkSpec, ...]:
     return network.forms if isinstance(network, AutoSpec) else (network,)
 
 
+def tells_apart(network: NetworkSpec) -> bool:
+    """Whether a network learns something of each series, which is of no use for a single one."""
+    return getattr(network, "embedding", 0) > 0
+
+
 def form_name(network: NetworkSpec) -> str:
-    """Its kind, and what is set otherwise than usual: `periodic-none`."""
+    """Its kind, and what is set otherwise than usual: `periodic-none`, `residual-embedding4`."""
     usual = type(network)()
-    return "-".join([network.kind, *(str(value) for name, value in network if value != getattr(usual, name))])
+    unusual = [(name, value) for name, value in network if value != getattr(usual, name)]
+    return "-".join([network.kind, *(value if isinstance(value, str) else f"{name}{value}" for name, value in unusual)])
 
 
 def build_network(spec: NetworkSpec, columns: Columns, windows: WindowSpec, season: int, num_series: int = 1):

@@ -29,6 +29,7 @@ class ResidualSpec(BaseModel):
     kernel: int = Field(3, ge=1, description="steps; odd, so that a row sits in the middle of what it sees")
     dropout: float = Field(0.2, ge=0, lt=1)
     noise: float = Field(0.1, ge=0, description="jitter of the inputs while training, in standard deviations")
+    lookback: int | None = Field(None, ge=1, description="newest steps that it uses; null: nine seasons")
     embedding: int = Field(0, ge=0, le=256, description="numbers learned for each series; 0: all series share everything")
 
 
@@ -66,7 +67,9 @@ class FitSpec(BaseModel):
     steps_per_epoch: int | None = Field(None, ge=1, description="optimiser steps; null: one pass over the windows")
     batch_size: int = Field(64, ge=1, description="windows")
     learning_rate: float = Field(4e-3, gt=0)
-    schedule: Literal["constant", "one_cycle"] = "constant"
+    schedule: Literal["constant", "one_cycle", "plateau"] = Field(
+        "constant", description="plateau: half the rate after each epoch that does not improve, and an end after six"
+    )
     optimizer: Literal["adamw", "rmsprop"] = "adamw"
     weight_decay: float = Field(0.0, ge=0)
     loss: Literal["mse", "mae", "huber"] = "mse"

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.conv1d import SeasonalLags, depth_to_see, receptive_field
+from models.conv1d import SeasonalLags, depth_to_see, receptive_field, rows_used
 from models.errors import Fault
 from models.naive import seasonal_naive
 from models.networks import build_network
@@ -358,3 +358,26 @@ def test_series_are_hidden_now_and_then_in_training_and_never_after():
     hidden = (network.train()._embedded(series) == network.series.weight[0]).all(1).float().mean().item()
     assert hidden == pytest.approx(0.1, abs=0.02)
     assert (network.eval()._embedded(series) == network.series.weight[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("lookback", "season", "given", "used"),
+    [
+        (200, 12, None, (108, 12, True)),  # nine seasons
+        (60, 12, None, (60, 12, True)),
+        (200, 12, 30, (30, 12, True)),
+        (200, 12, 20, (20, 20, False)),  # not two seasons
+        (20, 12, None, (20, 20, False)),
+        (200, 1, None, (200, 200, False)),
+        (200, 1, 50, (50, 50, False)),
+        (20, 12, 50, (20, 20, False)),
+    ],
+)
+def test_a_residual_net_uses_as_many_of_the_newest_rows_as_it_has_use_for(lookback, season, given, used):
+    windows, spec = WindowSpec(lookback=lookback, horizon=3), ResidualSpec(channels=4, lookback=given)
+    assert rows_used(spec, windows, season) == used
+    network = build_network(spec, FULL, windows, season).eval()
+    past, future = torch.randn(2, lookback, FULL.num_channels), torch.randn(2, 3, 3)
+    changed = past.clone()
+    changed[:, : lookback - used[0]] = 0
+    assert torch.equal(network(past, future), network(changed, future))

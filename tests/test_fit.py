@@ -7,7 +7,18 @@ from pydantic import ValidationError
 
 from models.batches import AT_ONCE, SHUFFLE_ROWS, Batch, TensorBlocks, in_order
 from models.errors import Fault
-from models.fit import Training, check_finite, fit, hash_pair, loss_of, num_steps, resolve_device, validation_loss
+from models.fit import (
+    SMALLEST_RATE,
+    Training,
+    check_finite,
+    fit,
+    hash_pair,
+    loss_of,
+    num_steps,
+    plateau_rate,
+    resolve_device,
+    validation_loss,
+)
 from models.networks import RECIPES, build_network
 from models.series import Columns
 from models.specs import FitSpec, ReferenceSpec, ResidualSpec
@@ -425,3 +436,31 @@ def test_a_run_shorter_than_a_pass_learns_from_all_of_a_long_history():
     build = partial(build_network, SMALL["residual"], PLAIN, windows, 1)
     fit(build, training, validation, PLAIN, windows, short("residual", epochs=None, max_steps=6), seed=0)
     assert sorted(reads) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("losses", "rate"),
+    [
+        ([], 1),
+        ([3.0], 1),
+        ([3.0, 2.0, 1.0], 1),
+        ([3.0, 3.0], 0.5),  # as good is no better
+        ([3.0, 2.0, 4.0, 2.5, 1.0, 1.5], 0.125),
+    ],
+)
+def test_the_rate_halves_for_each_epoch_that_is_no_better_than_all_before(losses, rate):
+    assert plateau_rate([{"validation": loss} for loss in losses]) == rate
+
+
+def test_a_run_by_plateaus_ends_once_it_does_not_improve_and_goes_on_to_the_same_weights_after_a_kill():
+    windows = WindowSpec(lookback=12, horizon=4)
+    training, validation = split(sine(160), windows, 120)
+    spec = short("residual", epochs=None, max_steps=4000, steps_per_epoch=4, schedule="plateau", learning_rate=0.02)
+    build, kept = partial(build_network, SMALL["residual"], PLAIN, windows, 1), []
+    whole = fit(build, training, validation, PLAIN, windows, spec, seed=0, save=kept.append)
+    assert plateau_rate(whole.history) < SMALLEST_RATE <= plateau_rate(whole.history[:-1])
+    assert len(whole.history) < 1000
+    for checkpoint in (kept[0], kept[len(kept) // 2], kept[-1]):
+        again = fit(build, training, validation, PLAIN, windows, spec, seed=0, resume=checkpoint)
+        assert again.history == whole.history
+        assert all(torch.equal(again.weights[name], whole.weights[name]) for name in whole.weights)

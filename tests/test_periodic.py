@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.networks import RECIPES, build_network, form_name
+from models.networks import RECIPES, build_network, form_name, tells_apart
 from models.periodic import PatchBranch, PeriodicMap, PeriodicNet
 from models.series import Columns
-from models.specs import LinearSpec, PeriodicSpec
+from models.specs import LinearSpec, PeriodicSpec, ResidualSpec
 from models.windows import WindowSpec
 
 WINDOWS = WindowSpec(lookback=14, horizon=7)
@@ -161,8 +161,11 @@ def test_a_linear_net_uses_the_newest_steps_of_its_lookback_only():
 
 
 def test_forms_are_named_by_what_is_unusual_of_them():
-    named = {form_name(spec) for spec in (LinearSpec(), PeriodicSpec(), PeriodicSpec(branch="none"), LinearSpec(lookback=9))}
-    assert named == {"linear", "periodic", "periodic-none", "linear-9"}
+    specs = (LinearSpec(), PeriodicSpec(), PeriodicSpec(branch="none"), LinearSpec(lookback=9), ResidualSpec(embedding=4))
+    assert [form_name(spec) for spec in specs] == [
+        "linear", "periodic", "periodic-none", "linear-lookback9", "residual-embedding4",
+    ]  # fmt: skip
+    assert [tells_apart(spec) for spec in specs] == [False] * 4 + [True]
 
 
 def test_every_kind_has_a_recipe():

@@ -57,9 +57,9 @@ def test_what_fit_leaves_out_comes_from_the_recipe_of_the_network(kind):
 
 def test_without_a_network_several_forms_are_tried_each_with_its_own_recipe():
     recipes = check(fit={"seeds": [3]}).recipes
-    assert [network.kind for network, _ in recipes] == ["linear", "periodic", "periodic", "residual"]
-    assert [fit.batch_size for _, fit in recipes] == [1024, 1024, 1024, 64]
-    assert [fit.seeds for _, fit in recipes] == [(3,)] * 4
+    assert [network.kind for network, _ in recipes] == ["linear", "periodic", "periodic", "residual", "residual"]
+    assert [fit.batch_size for _, fit in recipes] == [1024, 1024, 1024, 64, 64]
+    assert [fit.seeds for _, fit in recipes] == [(3,)] * 5
 
 
 def test_the_forms_to_choose_from_can_be_named():

@@ -4,6 +4,7 @@ Axes in names: S series, N origins, H horizon, R rows, C channels.
 """
 
 import time
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,12 +13,31 @@ import torch
 from models.batches import Batch, TensorBlocks, gather, in_order
 from models.choice import best_mean
 from models.fit import fit
-from models.networks import FORMS, FitSettings, build_network, form_name, recipe
+from models.networks import FORMS, FitSettings, build_network, form_name, recipe, tells_apart
 from models.scaling import Scaler, ScalingSpec, fit_scale
 from models.series import Columns
 from models.windows import WindowSpec, usual_lookback
 from suite.panel import History, Panel
 from tasks.ingest.calendar import usual_calendar, waves
+
+
+@dataclass
+class Numbered:
+    """Blocks whose rows tell, in a last channel, the number of their series, as `tasks.windows` has them."""
+
+    blocks: TensorBlocks  # one a series
+
+    @property
+    def num_windows(self) -> list[int]:
+        return self.blocks.num_windows
+
+    @property
+    def stride(self) -> int:
+        return self.blocks.stride
+
+    def read(self, block: int) -> torch.Tensor:
+        rows = self.blocks.read(block)
+        return torch.cat([rows, torch.full((len(rows), 1), block + 1.0)], 1)
 
 
 def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
@@ -27,9 +47,10 @@ def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
     room = min(panel.num_training(one) for one in panel.series.values())
     lookback = min(usual_lookback(panel.season, room, panel.horizon), room - panel.horizon)
     windows = WindowSpec(lookback=lookback, horizon=panel.horizon)
-    training, validation = scaled.training(windows), scaled.validation(windows)
+    training, validation = Numbered(scaled.training(windows)), Numbered(scaled.validation(windows))
+    forms = [form for form in FORMS if len(panel.series) > 1 or not tells_apart(form)]
     networks = []
-    for form in FORMS:
+    for form in forms:
         build = partial(build_network, form, scaled.columns, windows, panel.season, len(panel.series))
         fitted = fit(build, training, validation, scaled.columns, windows, recipe(form, FitSettings()), seed)
         network = build()
@@ -38,7 +59,7 @@ def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
     forecasts, target = scaled.forecast_validation(networks, validation, windows)
     chosen, _ = best_mean(forecasts, target, "mae")
     forecast = np.mean([scaled.forecast(networks[at], windows) for at in chosen], 0)
-    return forecast, time.perf_counter() - began, " + ".join(form_name(FORMS[at]) for at in chosen)
+    return forecast, time.perf_counter() - began, " + ".join(form_name(forms[at]) for at in chosen)
 
 
 class Scaled:
@@ -78,13 +99,13 @@ class Scaled:
 
     @torch.no_grad()
     def forecast_validation(
-        self, networks: list[torch.nn.Module], blocks: TensorBlocks, windows: WindowSpec
+        self, networks: list[torch.nn.Module], blocks: Numbered, windows: WindowSpec
     ) -> tuple[np.ndarray, np.ndarray]:
         """Forecasts (M, B, H) of each network and targets (B, H), NaN where not observed, of validation windows, scaled."""
         forecasts, targets = [], []
         for cut in in_order(blocks, windows.span, 256):
             batch = Batch.split(cut, windows.lookback, self.columns)
-            forecasts.append(np.stack([network(batch.past, batch.future).numpy() for network in networks]))
+            forecasts.append(np.stack([network(batch.past, batch.future, batch.series).numpy() for network in networks]))
             seen = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
             targets.append(seen.numpy())
         return np.concatenate(forecasts, 1), np.concatenate(targets)
@@ -93,12 +114,15 @@ class Scaled:
     def forecast(self, network: torch.nn.Module, windows: WindowSpec) -> np.ndarray:
         """Forecasts (S, N, H) of the test fold, in the target's unit."""
         forecasts = []
-        for name, one in self.panel.series.items():
+        for number, (name, one) in enumerate(self.panel.series.items(), 1):
             starts = torch.from_numpy(self.panel.origins(one, "test") - windows.lookback)
-            scaled = [self.batch(network, self.rows[name], part, windows) for part in starts.split(256)]
+            scaled = [self.batch(network, self.rows[name], number, part, windows) for part in starts.split(256)]
             forecasts.append(self.scaler.undo_target(name, torch.cat(scaled).numpy()))
         return np.stack(forecasts)
 
-    def batch(self, network: torch.nn.Module, rows: torch.Tensor, starts: torch.Tensor, windows: WindowSpec) -> torch.Tensor:
+    def batch(
+        self, network: torch.nn.Module, rows: torch.Tensor, number: int, starts: torch.Tensor, windows: WindowSpec
+    ) -> torch.Tensor:
         cut = gather(rows, starts, windows.span)
-        return network(cut[:, : windows.lookback], cut[:, windows.lookback :, self.columns.first_known :])
+        series = torch.full((len(cut),), number)
+        return network(cut[:, : windows.lookback], cut[:, windows.lookback :, self.columns.first_known :], series)
