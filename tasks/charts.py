@@ -85,7 +85,7 @@ def draw_by_clock(rows: Sequence[dict], clock: str, unit: str) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(f"local {clock}", color=INK)
     axes.set_ylabel(f"forecast - truth, {unit}", color=INK)
-    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    figure.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=2)
     return figure
 
 
