@@ -11,6 +11,9 @@ from models.errors import Fault
 FOLDS = ("train", "validation", "test")
 
 
+LONGEST = 3000  # steps that are looked back where nothing else is said; more is slow and seldom of use
+
+
 class WindowSpec(BaseModel):
     """How windows are cut from a series."""
 
@@ -40,11 +43,11 @@ def usual_lookback(season: int, num_steps: int, horizon: int) -> int:
     """Steps to look back where nothing else is said: whole seasons, many of them where there are rows enough.
 
     Thirty seasons of up to 24 steps, fifteen of longer ones, never more than a quarter of the steps to train on, and two
-    at least; without a season four horizons.
+    at least. Without a season, and where not even two of them lie within `LONGEST` steps, four horizons.
     """
-    if season == 1:
+    if season == 1 or 2 * season > LONGEST:
         return max(1, min(max(4 * horizon, 48), num_steps // 4))
-    return season * min(30 if season <= 24 else 15, max(2, num_steps // 4 // season))
+    return season * min(30 if season <= 24 else 15, LONGEST // season, max(2, num_steps // 4 // season))
 
 
 class FoldSpec(BaseModel):

@@ -14,7 +14,7 @@ from models.batches import Batch, ShuffledStream, TensorBlocks, gather, in_order
 from models.errors import Fault
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns
-from models.windows import FoldSpec, WindowSpec, fold_rows, window_starts
+from models.windows import FoldSpec, WindowSettings, WindowSpec, fold_rows, usual_lookback, window_starts
 from tasks.ingest.calendar import Calendar
 from tasks.ingest.statics import Statics
 from tasks.storage import Store
@@ -680,3 +680,26 @@ def test_shown_values_keep_the_digits_that_were_stored(values, shown):
 
 def test_steps_are_labelled_by_their_distance_from_the_origin():
     assert [step_label(at, 3) for at in range(5)] == ["[-2]", "[-1]", "[-0]", "[+1]", "[+2]"]
+
+
+@pytest.mark.parametrize(
+    ("season", "num_steps", "horizon", "lookback"),
+    [
+        (24, 100_000, 24, 720),  # thirty days of hours
+        (48, 100_000, 48, 720),  # fifteen of half-hours
+        (288, 100_000, 12, 2880),  # ten of five minutes: no longer than LONGEST
+        (1440, 10_000_000, 60, 2880),
+        (12, 120, 12, 24),  # two and a half seasons are a quarter of ten years
+        (12, 30, 12, 24),  # two at least, however few there are: the folds then say what is lacking
+        (86_400, 10_000_000, 60, 240),  # seconds: two days are too far
+        (1, 1000, 30, 120),
+        (1, 1000, 3, 48),
+        (1, 40, 3, 10),
+        (1, -5, 3, 1),
+    ],
+)
+def test_a_lookback_that_is_not_given_is_of_whole_seasons_as_far_as_there_are_rows(season, num_steps, horizon, lookback):
+    assert usual_lookback(season, num_steps, horizon) == lookback
+    assert WindowSettings(horizon=horizon).resolved(season, num_steps) == WindowSpec(lookback=lookback, horizon=horizon)
+    given = WindowSettings(lookback=7, horizon=horizon, stride=2).resolved(season, num_steps)
+    assert given == WindowSpec(lookback=7, horizon=horizon, stride=2)

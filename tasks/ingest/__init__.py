@@ -1,5 +1,8 @@
 """From someone's CSV or Parquet to canonical Parquet.
 
-`task` is the step; `sources` reads the file and says whose row is wrong; `timeline` puts every series on a regular
-grid of instants; `checks` looks at the values.
+In the order of a row's way: `sources` is what a spec says, `listing`, `files`, `streams` and `remote` are where the bytes
+lie, `chunks` cuts them; `parts` is the step `read` (`reading`, `rowwise`, `arrays`, `spellings`, `stamps`, `clock`);
+`shards` surveys what was read; `task` is the step `ingest` (`loading`, `arranging`, `panel`, `grid`, `holes`, `rules`,
+`segments`, and `resuming` for a series that grew). `locating` finds the line of a fault; `calendar` and `statics` bring
+covariates that no row holds.
 """
