@@ -124,6 +124,31 @@ def report(spec: Path, in_browser: bool, as_json: bool) -> None:
 
 
 @commands.group()
+def model() -> None:
+    """Look at a trained model."""
+
+
+@model.command("show")
+@SPEC
+@click.argument("digest", required=False)
+@AS_JSON
+def show_model(spec: Path, digest: str | None, as_json: bool) -> None:
+    """Say what a model forecasts, what it sees, and of which networks it is made.
+
+    DIGEST is the beginning of a model's digest; without it, the live model.
+    """
+    from flows.console import print_model
+    from flows.showing import showing
+    from flows.spec import load_spec
+
+    shown = showing(load_spec(spec), digest)
+    if as_json:
+        click.echo(json.dumps(shown.model_dump(mode="json")))
+    else:
+        print_model(shown)
+
+
+@commands.group()
 def windows() -> None:
     """Look at the windows that a model is trained on."""
 

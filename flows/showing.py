@@ -1,0 +1,81 @@
+"""What a stored model is: what it forecasts, what it sees, and which networks it is made of."""
+
+from pydantic import BaseModel, ConfigDict
+
+from flows.spec import PipelineSpec
+from models.errors import Fault, shortlist
+from models.networks import form_name
+from models.series import SeriesFacts
+from models.windows import WindowSpec
+from tasks.promote import read_live
+from tasks.storage import Store
+from tasks.train import Model, read_bundle
+
+SHORTEST = 4  # letters of a digest that name a model
+
+
+class Part(BaseModel):
+    """One form of network in a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    form: str
+    num_parameters: int  # of one seed's network
+    seeds: tuple[int, ...]
+
+
+class Shown(BaseModel):
+    """A model, as a person asks about it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: str
+    live: bool
+    format: int
+    facts: SeriesFacts
+    windows: WindowSpec
+    num_series: int
+    members: tuple[Part, ...]
+    trained_on: str  # digest of the windows
+    versions: dict[str, str]
+    folder: str
+
+
+def showing(spec: PipelineSpec, digest: str | None) -> Shown:
+    """The live model of a pipeline, or one of its store by the first letters of its digest.
+
+    Raises:
+        Fault: there is none, several begin with these letters, or its files are damaged.
+    """
+    store = Store(spec.store)
+    live = read_live(store, spec.name)
+    model = find_model(store, digest) if digest else live and live.model
+    if model is None:
+        raise Fault(f"No model of {spec.name!r} is live in {store.root}. Run convcast train first, or name a digest.")
+    bundle = read_bundle(store, model)
+    about = bundle.description
+    members = tuple(
+        Part(
+            form=form_name(member.network), seeds=member.seeds, num_parameters=sum(value.numel() for value in seeds[0].values())
+        )
+        for member, seeds in zip(about.members, bundle.weights, strict=True)
+    )
+    return Shown(
+        digest=model.digest, live=live is not None and live.model.digest == model.digest, format=about.format,
+        facts=about.series, windows=about.windows, num_series=len(about.scaler.series), members=members,
+        trained_on=about.trained_on, versions=about.versions, folder=str(store.folder(model.step, model.key)),
+    )  # fmt: skip
+
+
+def find_model(store: Store, digest: str) -> Model:
+    """The model of a store whose digest begins so."""
+    if len(digest) < SHORTEST:
+        raise Fault(f"{digest!r} is too short to name a model; give {SHORTEST} letters of its digest or more.")
+    manifests = [manifest for step in ("train", "choose") for manifest in store.manifests(step)]
+    models = {own["digest"]: own for manifest in manifests if (own := manifest["receipt"])["digest"].startswith(digest)}
+    if not models:
+        known = sorted({manifest["receipt"]["digest"][:12] for manifest in manifests})
+        raise Fault(f"{store.root} has no model {digest}; it has {shortlist(known) or 'none at all'}.")
+    if len(models) > 1:
+        raise Fault(f"Several models begin with {digest}: {shortlist(sorted(models))}. Give more letters.")
+    return Model.model_validate(next(iter(models.values())))
