@@ -25,6 +25,7 @@ from tasks.windows.task import Windows
 
 SCORED_FOLDS = ("validation", "test")
 BATCH = 1024  # windows forecast at a time
+MOST = 1 << 17  # windows of a fold that are forecast at most
 CLOCK = {"hour": range(24), "day_of_week": range(7), "month": range(1, 13)}
 NEW_LINE = "Give the spec another name to start a new line of models."
 
@@ -166,12 +167,14 @@ class Backtest:
         return after[:, :, 0], after[:, :, 1] > 0 if self.masked else np.ones(after.shape[:2], bool)
 
     def asked(self) -> Iterator[Asked]:
-        """Every window of the fold, about `BATCH` at a time, block by block and oldest first."""
+        """The windows of the fold, of very many an even selection, about `BATCH` at a time, block by block, oldest first."""
         waiting: list[Asked] = []
         held = passed = 0
+        every = -(-sum(self.blocks.num_windows) // MOST)
         for block, count in enumerate(self.blocks.num_windows):
-            for at in range(0, count, BATCH):
-                part = np.arange(at, min(at + BATCH, count))
+            numbers = np.arange(-passed % every, count, every)
+            for at in range(0, len(numbers), BATCH):
+                part = numbers[at : at + BATCH]
                 waiting.append(self.windows_of(block, part, passed + part))
                 held += len(part)
                 if held >= BATCH:

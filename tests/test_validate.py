@@ -262,3 +262,18 @@ def test_a_gate_on_a_metric_without_meaning_or_on_steps_without_scores_is_refuse
         judge(MODEL, scores(1, None), {"seasonal naive": scores(1)}, GateSpec(metric="mase"))
     with pytest.raises(Fault, match=r"gate\.steps is 7; scores are made for 2 steps"):
         judge(MODEL, scores(1), {"seasonal naive": scores(1)}, GateSpec(steps=7))
+
+
+def test_of_very_many_windows_an_even_selection_is_forecast(tmp_path, monkeypatch):
+    rows = {name: np.arange(40.0)[:, None] ** 2 for name in ("a", "b")}
+    cut = window_set(tmp_path, FACTS.columns, rows, CUT, FoldSpec(validation=4, test=14), season=2)
+    whole = Backtest(cut, "test", about(), None)
+    every = np.concatenate([part.origin for part in whole.asked()])
+    assert every.tolist() == list(range(26))  # 13 of each
+    monkeypatch.setattr("tasks.validate.MOST", 10)
+    few = Backtest(cut, "test", about(), None)
+    chosen = list(few.asked())
+    assert np.concatenate([part.origin for part in chosen]).tolist() == list(range(0, 26, 3))
+    kept = {origin: rows for part in whole.asked() for origin, rows in zip(part.origin.tolist(), part.rows, strict=True)}
+    assert all((rows == kept[origin]).all() for part in chosen for origin, rows in zip(part.origin, part.rows, strict=True))
+    assert few.run({})["num_origins"] == 9
