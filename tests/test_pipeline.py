@@ -513,11 +513,13 @@ def test_a_step_size_beyond_all_bounds_says_that_no_epoch_was_finished(server, c
 
 def test_scores_and_a_link_to_the_report_stand_beside_the_run(server, case):
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     case.write_spec(name="linked")
     outcome = training(case.spec)
+    own = FlowRunFilter(id=FlowRunFilterId(any_=[outcome.run_id]))
     with get_client(sync_client=True) as client:
-        found = {one.key: one for one in client.read_artifacts() if str(one.flow_run_id) == outcome.run_id}
+        found = {one.key: one for one in client.read_artifacts(flow_run_filter=own)}
     assert outcome.report in found["linked-report"].data
     rows = json.loads(found["linked-scores"].data)
     assert {(row["model"], row["fold"], row["steps"]) for row in rows} >= {("new", "test", 24), ("naive", "validation", 1)}
