@@ -191,8 +191,10 @@ def main() -> None:
     given = parser.parse_args()
     introduce(f"elecdemand, seeds 0 to {given.seeds - 1}", "torch", "numpy", "pandas")
     year, demo = read_year(given.csv), load_spec(DEMO)
+    network, fitting = demo.recipes[0]
+    windows = demo.windows.resolved(SEASON, FIRST_VALIDATION)
     recipes = {
-        "residual": Recipe(demo.network, declared_columns(demo.source), demo.windows, demo.fit),
+        "residual": Recipe(network, declared_columns(demo.source), windows, fitting),
         "reference": Recipe(
             ReferenceSpec(),
             Columns(future=("WorkDay", "Temperature")),
