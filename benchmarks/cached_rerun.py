@@ -51,6 +51,7 @@ def document(folder: Path) -> dict:
         "source": {"uri": str(folder / "load.csv"), "timestamp": "timestamp", "frequency": "h", "target": "load"},
         "folds": {"validation": 400, "test": 400},
         "windows": {"lookback": 72, "horizon": 24},
+        "network": {"kind": "residual"},
         "fit": {"max_steps": 20},
     }
 

@@ -78,6 +78,8 @@ def many_spec(num_steps: int) -> dict:
         },
         "folds": {"validation": fold, "test": fold},
         "windows": {"lookback": 3 * DAY, "horizon": DAY},
+        "network": {"kind": "residual"},
+        "fit": {"max_steps": 600, "schedule": "one_cycle"},
     }  # fmt: skip
 
 
@@ -90,7 +92,8 @@ def long_spec(num_steps: int, updates: int) -> dict:
         "source": {"uri": "long.parquet", "timestamp": "timestamp", "frequency": "s", "target": "load"},
         "folds": {"validation": fold, "test": fold},
         "windows": {"lookback": 2 * MINUTE, "horizon": MINUTE // 2},
-        "fit": {"max_steps": updates},
+        "network": {"kind": "residual"},
+        "fit": {"max_steps": updates, "schedule": "one_cycle"},
     }
 
 
