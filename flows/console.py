@@ -153,6 +153,7 @@ def print_trained(trained, path: Path) -> None:
     click.echo(f"\n{trained.reason}\n")
     for line in score_table(trained.scores, "test"):
         click.echo(line)
+    print_intervals(trained.intervals)
     print_too_short(trained.too_short, trained.short_series, "left out")
     print_set_aside(trained.set_aside, trained.faults)
     facts = {"report": trained.report, "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}"}
@@ -160,6 +161,19 @@ def print_trained(trained, path: Path) -> None:
         facts["forecast table"] = trained.forecast_table
         facts["next"] = f"{command()} forecast {shlex.quote(str(path))}"
     print_facts(facts)
+
+
+def print_intervals(intervals: dict) -> None:
+    """How often the truth lay in the widest interval, and in the one nearest to 80 %."""
+    shown = [f"{100 * own.coverage:.1f} % in the {name} % interval" for name, own in two_of(intervals).items()]
+    if shown:
+        click.echo(f"{'truth inside':<18}{', '.join(shown)}")
+
+
+def two_of(intervals: dict) -> dict:
+    names = sorted(intervals, key=float)
+    chosen = {min(names, key=lambda name: abs(float(name) - 80)), names[-1]} if names else ()
+    return {name: intervals[name] for name in sorted(chosen, key=float)}
 
 
 def print_checked(checked, path: Path) -> None:

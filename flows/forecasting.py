@@ -8,7 +8,7 @@ from flows.running import few_at_once, run_of
 from flows.spec import PipelineSpec
 from models.errors import Fault
 from models.series import SeriesFacts
-from tasks.forecast import forecast
+from tasks.forecast.task import forecast
 from tasks.ingest.shards import Overview
 from tasks.ingest.sources import SourceSpec
 from tasks.journal import StepState

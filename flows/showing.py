@@ -71,7 +71,7 @@ def find_model(store: Store, digest: str) -> Model:
     """The model of a store whose digest begins so."""
     if len(digest) < SHORTEST:
         raise Fault(f"{digest!r} is too short to name a model; give {SHORTEST} letters of its digest or more.")
-    manifests = [manifest for step in ("train", "choose") for manifest in store.manifests(step)]
+    manifests = [manifest for step in ("train", "choose", "calibrate") for manifest in store.manifests(step)]
     models = {own["digest"]: own for manifest in manifests if (own := manifest["receipt"])["digest"].startswith(digest)}
     if not models:
         known = sorted({manifest["receipt"]["digest"][:12] for manifest in manifests})

@@ -13,7 +13,7 @@ from models.metrics import score_steps
 from models.networks import KINDS, AutoSpec, FitSettings, NetworkSpec, build_network, forms_of, recipe
 from models.scaling import ScalingSpec
 from models.series import Columns
-from models.specs import FitSpec, GateSpec
+from models.specs import FitSpec, GateSpec, QuantileSpec
 from models.windows import FoldSpec, WindowSettings
 from tasks.ingest.sources import SourceSpec, is_url
 from tasks.ingest.streams import find_encoding
@@ -49,6 +49,7 @@ class PipelineSpec(BaseModel):
     windows: WindowSettings
     network: Annotated[AutoSpec | NetworkSpec, Field(discriminator="kind")] = AutoSpec()
     fit: FitSettings = FitSettings()
+    quantiles: QuantileSpec = QuantileSpec()
     gate: GateSpec = GateSpec()
     forecast: ForecastSpec = ForecastSpec()
 

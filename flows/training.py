@@ -14,6 +14,7 @@ from flows.spec import PipelineSpec, check_networks
 from models.errors import Fault
 from models.networks import form_name, tells_apart
 from models.windows import WindowSettings
+from tasks.calibrate import calibrate
 from tasks.choose import choose
 from tasks.ingest.chunks import Chunk
 from tasks.ingest.sources import SourceSpec
@@ -23,7 +24,7 @@ from tasks.promote import Live, Promotion, promote, read_live
 from tasks.report import Page, SetAside, Subject, publish_report, report, template_folder
 from tasks.storage import Store
 from tasks.train import Model, train
-from tasks.validate import NEW_LINE, Scores, validate
+from tasks.validate import NEW_LINE, Interval, Scores, validate
 
 
 class Trained(BaseModel):
@@ -38,6 +39,7 @@ class Trained(BaseModel):
     promoted: bool
     reason: str
     scores: dict[str, dict[str, dict[str, dict[str, float | None]]] | None]  # new, live, naive -> fold -> steps -> metric
+    intervals: dict[str, Interval]  # of the new model on the test fold, by nominal coverage in percent
     num_series: int  # trained on
     too_short: int  # series with too few steps for the folds
     short_series: tuple[str, ...]  # theirs are the first few names
@@ -71,6 +73,7 @@ def training(spec: PipelineSpec) -> Trained:
         trained = Trained(
             name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, promoted=promotion.promoted,
             reason=promotion.reason, scores={who: own.scores if own else None for who, own in scores.items()},
+            intervals=scores["new"].intervals["test"],
             num_series=model.num_series, too_short=model.too_short, short_series=short_series(model, store),
             set_aside=aside.series, faults=aside.faults[:10], report=str(path),
             forecast_table=store.forecasts, seconds=run.seconds,
@@ -90,7 +93,7 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     check_comparable(live, spec)
     chunks = stock_of(spec, store)
     made = prepare(spec, spec.source, chunks, spec.windows, store)
-    model = train_forms(spec, made, store)
+    model = calibrated(train_forms(spec, made, store), spec, made, store)
     new = validate(model, made.windows, made.normalised, spec.folds, store)
     naive = validate(None, made.windows, made.normalised, spec.folds, store, label="validate_naive")
     rivals = {"seasonal naive": naive}
@@ -119,6 +122,13 @@ def train_forms(spec: PipelineSpec, made: Prepared, store: Store) -> Model:
     # One after another: each takes all cores, and draws from the one random generator that torch has.
     tried = [train(*data, target, network, fit, store, label=f"train_{form_name(network)}") for network, fit in recipes]
     return choose(tried, *data, spec.gate.metric, store)
+
+
+def calibrated(model: Model, spec: PipelineSpec, made: Prepared, store: Store) -> Model:
+    """The model with quantiles that hold on validation, where the spec asks for some."""
+    if not spec.quantiles.levels:
+        return model
+    return calibrate(model, made.windows, made.normalised, spec.folds, spec.quantiles, store)
 
 
 def displaced_by(model: Model, live: Live | None) -> Model | None:

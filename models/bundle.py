@@ -10,19 +10,22 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from models.batches import AT_ONCE, Batch
+from models.conformal import Calibration
 from models.errors import Fault
 from models.networks import NetworkSpec, build_network
 from models.scaling import Scaler
 from models.series import SeriesFacts
+from models.spread import SpreadNet
 from models.windows import WindowSpec
 
-FORMAT = 3
+FORMAT = 4
+SPREAD = "spread"  # what its weights are called by
 
 
 class Member(BaseModel):
@@ -45,7 +48,15 @@ class Description(BaseModel):
     series: SeriesFacts
     scaler: Scaler
     trained_on: str  # digest of the windows
+    calibration: Calibration | None  # of its quantiles; None where it has none
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _calibrated_for_every_step(self):
+        own = self.calibration
+        if own and [len(row) for row in own.offsets] != [len(own.levels)] * self.windows.horizon:
+            raise ValueError("its offsets are not one for each step and level")
+        return self
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ class Bundle:
 
     description: Description
     weights: list[list[dict[str, torch.Tensor]]]
+    spread_weights: dict[str, torch.Tensor] | None = None  # of the net that tells the quantiles
 
     @cached_property
     def networks(self) -> list[list[torch.nn.Module]]:
@@ -63,10 +75,15 @@ class Bundle:
     def build(self, spec: NetworkSpec, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
         about = self.description
         network = build_network(spec, about.series.columns, about.windows, about.series.season, len(about.scaler.series))
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise Fault(f"The weights do not fit the network that bundle.json describes: {error}") from error
+        load_weights(network, weights)
+        return network.eval()
+
+    @cached_property
+    def spread(self) -> torch.nn.Module:
+        """The net that tells the quantiles of a calibrated model."""
+        about = self.description
+        network = SpreadNet(about.calibration.levels, about.series.columns, about.windows, about.series.season)
+        load_weights(network, self.spread_weights)
         return network.eval()
 
     @cached_property
@@ -88,10 +105,23 @@ class Bundle:
         means = [mean_of([mean_of([one(*part) for one in seeds]) for seeds in self.networks]) for part in parts]
         return torch.cat(means).numpy()
 
+    @torch.no_grad()
+    def quantiles(self, past: torch.Tensor, future: torch.Tensor, forecast: np.ndarray) -> np.ndarray:
+        """Quantiles (B, H, Q) in scaled space around forecasts (B, H), before any offsets; else as `forecast`."""
+        parts = zip(past[:, :, 0].split(AT_ONCE), future.split(AT_ONCE), torch.from_numpy(forecast).split(AT_ONCE), strict=True)
+        return torch.cat([self.spread(*part) for part in parts]).numpy()
+
     def forecast_windows(self, windows: torch.Tensor, series: torch.Tensor | None = None) -> np.ndarray:
         """Forecasts (B, H) in scaled space from whole windows (B, L+H, C), whose targets are not looked at."""
         batch = Batch.split(windows, self.description.windows.lookback, self.description.series.columns)
         return self.forecast(batch.past, batch.future, series)
+
+
+def load_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise Fault(f"The weights do not fit the network that bundle.json describes: {error}") from error
 
 
 def mean_of(forecasts: list[torch.Tensor]) -> torch.Tensor:
@@ -111,6 +141,7 @@ def dump_bundle(bundle: Bundle) -> dict[str, bytes]:
         for seed, weights in enumerate(seeds)
         for name, value in weights.items()
     }
+    flat |= {f"{SPREAD}.{name}": value for name, value in (bundle.spread_weights or {}).items()}
     description = json.dumps(bundle.description.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
     return {"weights.safetensors": save_tensors(flat), "bundle.json": description.encode()}
 
@@ -132,10 +163,13 @@ def load_bundle(weights: bytes, description: bytes) -> Bundle:
             raise
         raise Fault(f"This is no model bundle: {str(error).splitlines()[0]}. Train again.") from error
     weights_of: list[list[dict[str, torch.Tensor]]] = [[{} for _ in member.seeds] for member in about.members]
+    spread = {name.removeprefix(f"{SPREAD}."): flat.pop(name) for name in list(flat) if name.startswith(f"{SPREAD}.")}
+    if bool(spread) != bool(about.calibration):
+        raise Fault("The bundle has quantiles in one of its two files only. Train again.")
     for name, value in flat.items():
         place = name.split(".", 2)
         member, seed = (int(part) if part.isdecimal() else -1 for part in (*place, "", "")[:2])
         if not (0 <= member < len(weights_of) and 0 <= seed < len(weights_of[member]) and len(place) == 3):
             raise Fault(f"The bundle holds weights {name!r} of a member or seed that bundle.json does not list.")
         weights_of[member][seed][place[2]] = value
-    return Bundle(about, weights_of)
+    return Bundle(about, weights_of, spread or None)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.conformal import Calibration, Rolling, scores, shifted
+
 
 class StepErrors:
     """Running sums over the forecasts of some series, by series and step; steps that were not observed do not count."""
@@ -50,3 +52,95 @@ def score(errors: StepErrors, steps: int) -> dict[str, float | None]:
 def score_steps(horizon: int, season: int) -> list[int]:
     """The numbers of steps that scores are given for: one, half a season, a season, the horizon."""
     return sorted({steps for steps in (1, season // 2, season, horizon) if 1 <= steps <= horizon})
+
+
+class QuantileErrors:
+    """Running sums over forecasts with quantiles, by step; steps that were not observed do not count."""
+
+    def __init__(self, levels: Sequence[float], horizon: int):
+        self.levels = np.asarray(levels)
+        self.count, self.size = np.zeros(horizon), np.zeros(horizon)  # steps, and sum of the absolute truth
+        self.loss = np.zeros((horizon, len(levels)))
+        self.pairs = central(levels)
+        self.inside, self.width = (np.zeros((horizon, len(self.pairs))) for _ in range(2))
+
+    def add(self, quantiles: np.ndarray, truth: np.ndarray, seen: np.ndarray) -> None:
+        """Add quantiles (N, H, Q) of the truth (N, H); `seen` (N, H) says which steps count."""
+        truth, kept = np.where(seen, truth, 0.0), seen[:, :, None]
+        self.count += seen.sum(0)
+        self.size += np.abs(truth).sum(0)
+        apart = truth[:, :, None] - quantiles
+        self.loss += np.where(kept, np.maximum(self.levels * apart, (self.levels - 1) * apart), 0.0).sum(0)
+        low, high = (quantiles[:, :, [pair[side] for pair in self.pairs.values()]] for side in (0, 1))
+        self.inside += ((truth[:, :, None] >= low) & (truth[:, :, None] <= high) & kept).sum(0)
+        self.width += np.where(kept, high - low, 0.0).sum(0)
+
+    def score(self, steps: int) -> dict[str, float | None]:
+        """CRPS and WQL over the first so many steps.
+
+        CRPS is twice the pinball loss, integrated over the levels by trapezes that end in 0 at levels 0 and 1 (Gneiting and
+        Ranjan 2011, eq. 10). WQL is twice the pinball loss, a mean over levels, divided by the mean absolute truth (Salinas
+        et al. 2020); None where that is zero.
+        """
+        loss = self.loss[:steps].sum(0) / max(self.count[:steps].sum(), 1)
+        around = np.concatenate([[0.0], self.levels, [1.0]])
+        size = self.size[:steps].sum() / max(self.count[:steps].sum(), 1)
+        crps = 2 * float(loss @ (around[2:] - around[:-2]) / 2)
+        return {"crps": crps, "wql": 2 * float(loss.mean()) / size if size else None}
+
+    def intervals(self) -> dict[str, dict]:
+        """Of each central interval, by its nominal coverage in percent: coverage and mean width, in all and by step."""
+        total, count = max(self.count.sum(), 1), np.maximum(self.count, 1)
+        return {
+            name: {
+                "coverage": float(self.inside[:, at].sum() / total),
+                "width": float(self.width[:, at].sum() / total),
+                "coverage_by_step": (self.inside[:, at] / count).tolist(),
+                "width_by_step": (self.width[:, at] / count).tolist(),
+            }
+            for at, name in enumerate(self.pairs)
+        }
+
+
+def central(levels: Sequence[float]) -> dict[str, tuple[int, int]]:
+    """The pairs of levels that are as far from 0 as from 1, by the percentage between them, widest first."""
+    places = {round(level, 9): at for at, level in enumerate(levels)}
+    pairs = [(at, places[other]) for level, at in places.items() if level < 0.5 and (other := round(1 - level, 9)) in places]
+    return {f"{100 * (levels[high] - levels[low]):.6g}": (low, high) for low, high in pairs}
+
+
+class Sureness:
+    """How well the quantiles of a model hold, fold by fold; nothing at all for a model without."""
+
+    def __init__(self, calibration: Calibration | None, spacing: int, horizon: int):
+        """`spacing` is the number of steps between origins."""
+        self.calibration, self.spacing = calibration, spacing
+        self.errors = QuantileErrors(calibration.levels, horizon) if calibration else None
+        self.rolled: dict[int, Rolling] = {}  # by series; each begins with what validation left
+
+    def add(self, series: np.ndarray, quantiles: np.ndarray | None, truth: np.ndarray, seen: np.ndarray) -> None:
+        """Add the quantiles (B, H, Q) of windows of the series (B,), one series after the other, oldest first."""
+        if quantiles is None:
+            return
+        apart = scores(quantiles, np.where(seen, truth, np.nan))
+        offsets = np.empty_like(apart)
+        for one in np.unique(series):
+            if one not in self.rolled:
+                self.rolled[one] = self.calibration.rolled(self.spacing)
+            own = series == one
+            offsets[own] = self.rolled[one].follow(apart[own])
+        self.rolled = {int(series[-1]): self.rolled[series[-1]]}  # the only one that may go on in the next windows
+        self.errors.add(shifted(quantiles, offsets), truth, seen)
+
+    def score(self, steps: int) -> dict[str, float | None]:
+        return self.errors.score(steps) if self.errors else {"crps": None, "wql": None}
+
+    def intervals(self) -> dict[str, dict]:
+        return self.errors.intervals() if self.errors else {}
+
+    def bands(self, quantiles: np.ndarray | None) -> dict[str, list[list[float]]]:
+        """The lower and upper bound of each central interval of one window, as validation left them."""
+        if quantiles is None:
+            return {}
+        (own,) = shifted(quantiles, np.array(self.calibration.offsets))
+        return {name: [own[:, low].tolist(), own[:, high].tolist()] for name, (low, high) in self.errors.pairs.items()}

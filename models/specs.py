@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class ReferenceSpec(BaseModel):
@@ -89,6 +89,26 @@ class FitSpec(BaseModel):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"fit.seeds {list(self.seeds)} repeats a seed; its network would only be trained twice")
         return self
+
+
+class QuantileSpec(BaseModel):
+    """How sure a forecast says it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    levels: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.025, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.975), max_length=99, description="[]: no quantiles"
+    )
+    rolling: bool = Field(True, description="follow the newest errors, so that quantiles hold when a series drifts")
+
+    @field_validator("levels")
+    @classmethod
+    def _ascending(cls, levels):
+        if len(levels) == 1:
+            raise ValueError("a single level tells of no spread; give two or more, or [] for none")
+        if list(levels) != sorted(set(levels)):
+            raise ValueError(f"levels {list(levels)} do not ascend; they would be {sorted(set(levels))}")
+        return levels
 
 
 class GateSpec(BaseModel):

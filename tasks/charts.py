@@ -40,6 +40,10 @@ def draw_examples(examples: Sequence[dict], unit: str) -> Figure:
         axes.plot([*before, *stamps], truth, color=INK, linewidth=1.3, label="truth")
         dot = "o" if len(stamps) == 1 else None
         axes.plot(stamps, example["naive"], color=NAIVE, linewidth=1.3, marker=dot, label="seasonal naive")
+        for name, shade in zip(shown_intervals(example["intervals"]), (0.14, 0.28), strict=False):
+            low, high = example["intervals"][name]
+            wide = (stamps, low, high) if not dot else ([stamps[0] - step / 4, stamps[0] + step / 4], low * 2, high * 2)
+            axes.fill_between(*wide, color=NEW, alpha=shade, linewidth=0, label=f"{name} %")
         axes.plot(stamps, example["forecast"], color=NEW, linewidth=2, marker=dot, label="forecast")
         axes.axvline(stamps[0] - step / 2, color=INK, linewidth=0.8, linestyle=":")
         titles = {"good": "A good one (better than 9 in 10)", "median": "A typical one", "worst": "The worst of all"}
@@ -51,7 +55,7 @@ def draw_examples(examples: Sequence[dict], unit: str) -> Figure:
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         axes.margins(x=0.01)
     lines, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside upper right", frameon=False, fontsize=9, ncols=3)
+    figure.legend(lines, labels, loc="outside upper right", frameon=False, fontsize=9, ncols=5)
     return figure
 
 
@@ -68,6 +72,35 @@ def draw_by_step(curves: dict[str, Sequence[float]], unit: str) -> Figure:
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel(f"MAE, {unit}", color=INK)
     axes.legend(loc="lower right", frameon=False, fontsize=9)
+    return figure
+
+
+def shown_intervals(intervals: dict) -> list[str]:
+    """The intervals that a figure has room for, by their nominal coverage in percent: the widest, and the one nearest to 80."""
+    names = sorted(intervals, key=float, reverse=True)
+    return names[:1] + sorted(names[1:], key=lambda name: abs(float(name) - 80))[:1]
+
+
+def draw_intervals(intervals: dict[str, dict], unit: str) -> Figure:
+    """Coverage and mean width of intervals at each step of the horizon, side by side; dotted, what they should cover."""
+    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    left, right = (plain(axes) for axes in figure.subplots(1, 2))
+    for name, colour in zip(shown_intervals(intervals), (INK, NEW), strict=False):
+        own = intervals[name]
+        steps = np.arange(1, len(own["width_by_step"]) + 1)
+        marker = "o" if len(steps) == 1 else None
+        percent = 100 * np.array(own["coverage_by_step"])
+        left.plot(steps, percent, color=colour, linewidth=2, marker=marker, label=f"{name} % interval")
+        left.axhline(float(name), color=colour, linewidth=1, linestyle=":")
+        right.plot(steps, own["width_by_step"], color=colour, linewidth=2, marker=marker)
+    left.set_ylim(top=101)
+    right.set_ylim(bottom=0)
+    left.set_ylabel("truth inside, %", color=INK)
+    right.set_ylabel(f"mean width, {unit}", color=INK)
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("step", color=INK)
+    figure.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=2)
     return figure
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.errors import shortlist
 from models.specs import GateSpec
-from tasks.charts import draw_by_clock, draw_by_step, draw_examples, draw_losses, short_number
+from tasks.charts import draw_by_clock, draw_by_step, draw_examples, draw_intervals, draw_losses, short_number
 from tasks.ingest.shards import Overview
 from tasks.ingest.task import Series
 from tasks.ingest.timeline import parse_timezone
@@ -86,6 +86,8 @@ def draw_charts(model: Model, backtests: dict[str, dict], history: list[dict]) -
         "by_clock": draw_by_clock(test["new model"]["by_clock"], test["new model"]["clock"], unit),
         "losses": draw_losses(history),
     }
+    if intervals := test["new model"]["intervals"]:
+        figures["intervals"] = draw_intervals(intervals, unit)
     return {name: to_data_uri(figure) for name, figure in figures.items()}
 
 
@@ -123,6 +125,8 @@ def page_facts(subject, model, new, rivals, gate) -> dict:
         "num_series": model.num_series,
         "parameters": model.num_parameters,
         "rows": score_rows({"new model": new, **rivals}),
+        "intervals": dict(sorted(new.intervals["test"].items(), key=lambda pair: -float(pair[0]))),
+        "rolling": subject.spec["quantiles"]["rolling"],
         "folds": [("test", new.num_origins["test"]), ("validation", new.num_origins["validation"])],
         "spec": yaml.safe_dump(subject.spec, sort_keys=False, allow_unicode=True),
     }

@@ -128,7 +128,8 @@ def describe_bundle(
     trained_on = hashlib.sha256("".join(one.digest for one in windows).encode()).hexdigest()
     return Description(
         format=FORMAT, members=(Member(network=network, seeds=spec.seeds),), windows=cut.windows, series=facts,
-        scaler=cut.scaler, trained_on=trained_on, versions={name: version(name) for name in ("numpy", "safetensors", "torch")},
+        scaler=cut.scaler, trained_on=trained_on, calibration=None,
+        versions={name: version(name) for name in ("numpy", "safetensors", "torch")},
     )  # fmt: skip
 
 

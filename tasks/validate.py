@@ -7,11 +7,13 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel, ConfigDict
 
-from models.batches import gather
+from models.batches import Batch, gather
 from models.bundle import Bundle, Description
+from models.conformal import Calibration
 from models.errors import Fault
-from models.metrics import StepErrors, score, score_steps
+from models.metrics import StepErrors, Sureness, score, score_steps
 from models.naive import seasonal_naive
 from models.windows import FoldSpec
 from tasks.ingest.clock import Clock
@@ -30,12 +32,22 @@ CLOCK = {"hour": range(24), "day_of_week": range(7), "month": range(1, 13)}
 NEW_LINE = "Give the spec another name to start a new line of models."
 
 
+class Interval(BaseModel):
+    """How a central interval did over all steps of a fold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    coverage: float  # share of the truth that lay inside
+    width: float  # mean, in the target's unit
+
+
 class Scores(Receipt):
     """Scores by fold and number of steps, and `backtest.json` with the errors behind them."""
 
     model: str | None  # digest; None is seasonal naive
-    scores: dict[str, dict[str, dict[str, float | None]]]  # fold -> steps -> mae, rmse, mase
+    scores: dict[str, dict[str, dict[str, float | None]]]  # fold -> steps -> mae, rmse, mase, crps, wql
     num_origins: dict[str, int]
+    intervals: dict[str, dict[str, Interval]]  # fold -> nominal coverage in percent; empty for a model without quantiles
 
 
 @dataclass(frozen=True)
@@ -63,14 +75,26 @@ class Forecaster:
         self.mean, self.std = (np.array([getattr(scale, part) for scale in scales]) for part in ("mean", "std"))
         self.numbers = np.array([bundle.numbers.get(name, 0) for name in names])
 
-    def forecast(self, rows: np.ndarray, series: np.ndarray) -> np.ndarray:
-        """Forecasts (B, H) of windows (B, L+H, C), whose targets after the origin are not looked at."""
+    @property
+    def calibration(self) -> Calibration | None:
+        return self.bundle.description.calibration if self.bundle else None
+
+    def forecast(self, rows: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Forecasts (B, H) of windows (B, L+H, C), whose targets after the origin are not looked at.
+
+        And the quantiles (B, H, Q) around them, before any offsets; None from a model that has none.
+        """
         if self.bundle is None:
-            return seasonal_naive(rows[:, : self.windows.lookback, 0], self.windows.horizon, self.season)
+            return seasonal_naive(rows[:, : self.windows.lookback, 0], self.windows.horizon, self.season), None
         mean, std = self.mean[series], self.std[series]
         scaled = torch.from_numpy(((rows - mean[:, None]) / std[:, None]).astype(np.float32))
-        forecast = self.bundle.forecast_windows(scaled, torch.from_numpy(self.numbers[series]))
-        return forecast * std[:, :1] + mean[:, :1]
+        batch = Batch.split(scaled, self.windows.lookback, self.bundle.description.series.columns)
+        forecast = self.bundle.forecast(batch.past, batch.future, torch.from_numpy(self.numbers[series]))
+        mean, std = mean[:, :1], std[:, :1]
+        quantiles = None
+        if self.calibration:
+            quantiles = self.bundle.quantiles(batch.past, batch.future, forecast) * std[:, :, None] + mean[:, :, None]
+        return forecast * std + mean, quantiles
 
 
 @step(libraries=("numpy", "pandas", "pyarrow", "torch", "tzdata"))
@@ -91,7 +115,12 @@ def validate(
             model=model.digest if model else None,
             scores={fold: result["scores"] for fold, result in backtests.items()},
             num_origins={fold: result["num_origins"] for fold, result in backtests.items()},
+            intervals={fold: over_all_steps(result["detail"]["intervals"]) for fold, result in backtests.items()},
         )
+
+
+def over_all_steps(intervals: dict[str, dict]) -> dict[str, Interval]:
+    return {name: Interval(coverage=own["coverage"], width=own["width"]) for name, own in intervals.items()}
 
 
 def example_picks(model: Model | None, fold: str) -> dict[str, float]:
@@ -121,6 +150,8 @@ class Backtest:
         self.numbers = {name: number for number, name in enumerate(self.names)}
         self.model, self.naive = (Forecaster(one, cut, self.names) for one in (bundle, None))
         self.masked = cut.columns.masked
+        self.every = -(-sum(self.blocks.num_windows) // MOST)
+        self.sureness = Sureness(self.model.calibration, self.blocks.stride * self.every, cut.windows.horizon)
 
     @cached_property
     def clock(self) -> Clock:
@@ -135,8 +166,10 @@ class Backtest:
         origin_mae = np.full(sum(self.blocks.num_windows), np.nan)
         for part in self.asked():
             truth, seen = self.truth(part.rows)
-            error = np.where(seen, self.model.forecast(part.rows, part.series) - truth, 0.0)
+            forecast, quantiles = self.model.forecast(part.rows, part.series)
+            error = np.where(seen, forecast - truth, 0.0)
             errors.add(part.series, error, seen)
+            self.sureness.add(part.series, quantiles, truth, seen)
             self.add_by_clock(by_clock, unit, part.stamps[seen], error[seen])
             steps = seen.sum(1)
             origin_mae[part.origin] = np.abs(error).sum(1) / np.maximum(steps, 1)
@@ -146,7 +179,10 @@ class Backtest:
             raise Fault("Every step of a scored fold is masked, so there is nothing to validate on. Set other folds.")
         chosen = {name: int(ranked[round(quantile * (len(ranked) - 1))]) for name, quantile in picks.items()}
         return {
-            "scores": {str(steps): score(errors, steps) for steps in score_steps(horizon, self.cut.scaler.season)},
+            "scores": {
+                str(steps): score(errors, steps) | self.sureness.score(steps)
+                for steps in score_steps(horizon, self.cut.scaler.season)
+            },
             "num_origins": len(ranked),
             "detail": {
                 "mae_by_step": (errors.absolute.sum(0) / np.maximum(errors.count.sum(0), 1)).tolist(),
@@ -158,6 +194,7 @@ class Backtest:
                 ],
                 "examples": [self.example(name, origin) for name, origin in chosen.items()],
                 "worst_series": worst_series(names, errors),
+                "intervals": self.sureness.intervals(),
             },
         }
 
@@ -170,9 +207,8 @@ class Backtest:
         """The windows of the fold, of very many an even selection, about `BATCH` at a time, block by block, oldest first."""
         waiting: list[Asked] = []
         held = passed = 0
-        every = -(-sum(self.blocks.num_windows) // MOST)
         for block, count in enumerate(self.blocks.num_windows):
-            numbers = np.arange(-passed % every, count, every)
+            numbers = np.arange(-passed % self.every, count, self.every)
             for at in range(0, len(numbers), BATCH):
                 part = numbers[at : at + BATCH]
                 waiting.append(self.windows_of(block, part, passed + part))
@@ -212,7 +248,7 @@ class Backtest:
         one = self.windows_of(block, number, np.array([origin]))
         lookback, recent = self.about.windows.lookback, 2 * self.about.windows.horizon
         truth, seen = self.truth(one.rows)
-        forecast = self.model.forecast(one.rows, one.series)[0]
+        forecast, quantiles = self.model.forecast(one.rows, one.series)
         before = one.rows[0, max(0, lookback - recent) : lookback]
         start = int(number[0] * self.blocks.stride)
         earlier = self.loaded(block)[1][start + max(0, lookback - recent) : start + lookback]
@@ -220,13 +256,14 @@ class Backtest:
         return {
             "name": name,
             "series_id": self.names[one.series[0]],
-            "mae": float(np.abs(forecast - truth[0])[seen[0]].mean()),
+            "mae": float(np.abs(forecast - truth)[seen].mean()),
             "stamps": self.local(one.stamps[0]),
             "before": nullable(shown),
             "before_stamps": self.local(earlier),
             "truth": nullable(np.where(seen[0], truth[0], np.nan)),
-            "forecast": forecast.tolist(),
-            "naive": self.naive.forecast(one.rows, one.series)[0].tolist(),
+            "forecast": forecast[0].tolist(),
+            "naive": self.naive.forecast(one.rows, one.series)[0][0].tolist(),
+            "intervals": self.sureness.bands(quantiles),
         }
 
     def local(self, stamps: np.ndarray) -> list[str]:

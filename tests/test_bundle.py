@@ -32,7 +32,7 @@ def make_bundle(kind="residual", seeds=(0, 7), names=("a",)):
     scale = SeriesScale(mean=(0.1, 1 / 3, 0, 0), std=(1.1, 2.2, 1, 1), naive_mae=0.7, steps=50)
     about = Description(
         format=FORMAT, members=(Member(network=NETWORKS[kind], seeds=seeds),), windows=WINDOWS, trained_on="0" * 64,
-        versions={"torch": "2"},
+        calibration=None, versions={"torch": "2"},
         series=SeriesFacts(target="y", columns=COLUMNS, frequency="h", season=4, timezone="UTC"),
         scaler=Scaler(channels=COLUMNS.names, season=4, scaling=ScalingSpec(), series=dict.fromkeys(names, scale)),
     )  # fmt: skip
@@ -128,10 +128,10 @@ def test_a_description_that_lacks_a_part_is_refused(name):
         load_bundle(weights, json.dumps(document).encode())
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, None, "3"])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, None, "4"])
 def test_a_bundle_of_another_format_is_refused(version):
     weights, description = files()
-    with pytest.raises(Fault, match=rf"^The bundle has format {version}; this version reads 3\. Train again\.$"):
+    with pytest.raises(Fault, match=rf"^The bundle has format {version}; this version reads 4\. Train again\.$"):
         load_bundle(weights, changed(description, format=version))
 
 

@@ -1,19 +1,26 @@
 """What a model may know at an origin, and the forecasts made from it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from deltalake import DeltaTable
 from shards import HOUR, scaler_of, write_shard
 
+import tasks.forecast.outlook
 from models.bundle import FORMAT, Bundle, Description, Member
+from models.conformal import RATE, Calibration
 from models.errors import Fault
 from models.networks import build_network
 from models.series import Columns, SeriesFacts
 from models.specs import ResidualSpec
+from models.spread import SpreadNet
 from models.windows import FoldSpec, WindowSpec
-from tasks.forecast import Outlook
+from tasks.forecast.outlook import Outlook, quantile_name
+from tasks.forecast.table import publish
 from tasks.ingest.calendar import Calendar
 from tasks.ingest.statics import Statics
 from tasks.storage import Store
@@ -38,12 +45,22 @@ def bundle_of(columns, rows, embedding=0, frequency="h"):
         series=facts,
         scaler=own,
         trained_on="0" * 64,
+        calibration=None,
         versions={},
     )
     torch.manual_seed(0)
     network = build_network(spec, columns, WINDOWS, 1, len(own.series))
     weights = {name: value + 0.2 * torch.randn_like(value) for name, value in network.state_dict().items()}
     return Bundle(about, [[weights]])
+
+
+def calibrated(bundle, held_out, levels=(0.1, 0.5, 0.9), rolling=True):
+    """The same model with quantiles that were never trained, and offsets to tell the steps apart."""
+    about = bundle.description
+    offsets = tuple(tuple(0.1 * step + 0.01 * at for at in range(len(levels))) for step in range(about.windows.horizon))
+    own = Calibration(levels=levels, offsets=offsets, rolling=rolling, num_windows=1, held_out=held_out)
+    network = SpreadNet.fresh(levels, about.series.columns, about.windows, about.series.season)
+    return replace(bundle, description=about.model_copy(update={"calibration": own}), spread_weights=network.state_dict())
 
 
 def outlook(bundle, origin=None, quarantine=False, statics=NONE):
@@ -107,7 +124,9 @@ def test_a_series_that_was_not_there_in_training_is_scaled_by_its_own_history_an
     assert frame.loc[frame["new_series"], "forecast"].to_numpy() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_nothing_after_the_origin_is_seen(tmp_path):
+@pytest.mark.parametrize("sure", [False, True])
+def test_nothing_after_the_origin_is_seen(tmp_path, monkeypatch, sure):
+    monkeypatch.setattr(tasks.forecast.outlook, "FEWEST", 1)
     columns, rows = Columns(past=("p",), masked=True), np.column_stack([noise(30), np.ones(30), noise(30, 1, 1)])
     changed = rows.copy()
     changed[20:] = [1e6, 0, -1e6]
@@ -115,9 +134,11 @@ def test_nothing_after_the_origin_is_seen(tmp_path):
     for at, own in enumerate((rows, changed, rows[:20])):
         series = {"a": own, "new": own}
         bundle = bundle_of(columns, {"a": rows})
+        bundle = calibrated(bundle, held_out=20) if sure else bundle
         frames.append(forecast(tmp_path / str(at), bundle, series, origin=19)[0])
     for other in frames[1:]:
-        assert other["forecast"].tolist() == frames[0]["forecast"].tolist()
+        for told in ["forecast", *(["q10", "q90"] if sure else [])]:
+            assert other[told].tolist() == frames[0][told].tolist()
     assert frames[0]["truth"].tolist() == rows[20:23, 0].tolist() * 2
     assert frames[1]["truth"].isna().all()  # it was filled in
     assert frames[2]["truth"].isna().all()
@@ -209,3 +230,80 @@ def test_days_ahead_follow_the_local_calendar():
     bundle = Bundle(bundle.description.model_copy(update={"series": facts}), bundle.weights)
     ahead = outlook(bundle).ahead(origin)
     assert ((ahead - origin) // HOUR).tolist() == [24, 47, 71]
+
+
+def quantiles_by_hand(bundle, rows, at):
+    """Quantiles (Q, H) before offsets, scaled, of a plain target (R, 1) as of row `at`."""
+    scale, cut = bundle.description.scaler.of("a"), bundle.description.windows
+    past = torch.from_numpy(((rows[at - cut.lookback + 1 : at + 1] - scale.mean) / scale.std).astype(np.float32))[None]
+    future = torch.zeros(1, cut.horizon, 0)
+    return bundle.quantiles(past, future, bundle.forecast(past, future))[0].T
+
+
+def test_quantiles_follow_the_errors_since_training_as_a_plain_loop_works_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks.forecast.outlook, "FEWEST", 1)
+    rows, held_out, levels = noise(40), 16, (0.1, 0.5, 0.9)
+    bundle = calibrated(bundle_of(Columns(), {"a": rows[:30]}), held_out)  # rows 0 to 13 were trained on
+    frame, looking = forecast(tmp_path, bundle, {"a": rows})
+    assert looking.followed > 30
+    scale = bundle.description.scaler.of("a")
+    truth = ((rows[:, 0] - scale.mean[0]) / scale.std[0]).astype(np.float32)
+    offsets, moves = np.array(bundle.description.calibration.offsets).T, {}
+    for origin in range(13, 40):  # the first origin whose whole horizon was not trained on
+        for step in (1, 2, 3):
+            offsets[:, step - 1] += RATE * moves.get((origin - step, step), np.zeros(3))
+        if origin == 39:
+            break
+        quantiles = quantiles_by_hand(bundle, rows, origin)
+        for step in (1, 2, 3):
+            if origin + 3 < 40:  # whole horizons only
+                width = quantiles[2, step - 1] - quantiles[0, step - 1]
+                given = quantiles[:, step - 1] + offsets[:, step - 1] * width
+                moves[origin, step] = np.array(levels) - (truth[origin + step] <= given)
+    assert moves
+    last = quantiles_by_hand(bundle, rows, 39)
+    wanted = np.sort(last + offsets * (last[2] - last[0]), 0) * scale.std[0] + scale.mean[0]
+    for level, own in zip(("q10", "q50", "q90"), wanted, strict=True):
+        assert frame[level].to_numpy() == pytest.approx(own, rel=1e-5)
+
+
+@pytest.mark.parametrize("rolling", [False, True])
+def test_without_rows_since_training_quantiles_are_as_validation_left_them(tmp_path, rolling):
+    rows = noise(30)
+    bundle = calibrated(bundle_of(Columns(), {"a": rows}), held_out=2 if rolling else 20, rolling=rolling)
+    frame, _ = forecast(tmp_path, bundle, {"a": rows})
+    last, offsets = quantiles_by_hand(bundle, rows, 29), np.array(bundle.description.calibration.offsets).T
+    scale = bundle.description.scaler.of("a")
+    wanted = np.sort(last + offsets * (last[2] - last[0]), 0) * scale.std[0] + scale.mean[0]
+    assert np.stack([frame[name] for name in ("q10", "q50", "q90")]) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_so_many_series_that_few_origins_are_left_for_each_follow_none(monkeypatch):
+    looking = outlook(calibrated(bundle_of(Columns(), {"a": noise(30)}), held_out=3))
+    monkeypatch.setattr(tasks.forecast.outlook, "FORECAST_AGAIN", 1000)
+    assert [looking.origins_followed(count) for count in (1, 10, 31, 32, 1000)] == [512, 100, 32, 0, 0]
+
+
+def test_the_column_of_a_level_is_its_percentage():
+    assert [quantile_name(level) for level in (0.025, 0.1, 0.5, 0.975, 0.999)] == ["q2_5", "q10", "q50", "q97_5", "q99_9"]
+
+
+def published(rows=2, **columns):
+    stamps = pd.date_range("2024-01-01", periods=rows, freq="h", tz="UTC")
+    frame = pd.DataFrame({"series_id": "a", "origin": stamps[0], "step": range(1, rows + 1), "timestamp": stamps})
+    facts = {"forecast": 1.0, "new_series": False, "model_digest": "d", "run_id": "r", "created_at": stamps[0]}
+    return frame.assign(**facts, **columns)
+
+
+def test_a_table_takes_in_other_levels_than_it_began_with(tmp_path):
+    uri = str(tmp_path / "table")
+    publish(uri, published(model="without"))
+    publish(uri, published(model="first", q10=0.5, q90=1.5))
+    publish(uri, published(model="second", q2_5=0.25, q90=1.75))
+    publish(uri, published(model="first", q10=0.6, q90=1.6))
+    table = DeltaTable(uri).to_pandas().set_index("model")
+    assert len(table) == 6
+    assert table.loc["first", ["q10", "q90"]].drop_duplicates().to_numpy().tolist() == [[0.6, 1.6]]
+    assert table.loc["second", ["q2_5", "q90"]].drop_duplicates().to_numpy().tolist() == [[0.25, 1.75]]
+    assert table.loc["without", ["q2_5", "q10", "q90"]].isna().all(axis=None)
+    assert table.loc["second", "q10"].isna().all()

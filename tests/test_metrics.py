@@ -1,11 +1,12 @@
 """Errors of forecasts added up, and the rival they are held against."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from models.metrics import StepErrors, score
+from models.metrics import QuantileErrors, StepErrors, central, score
 from models.naive import seasonal_naive
 
 
@@ -90,3 +91,51 @@ def test_mase_is_one_for_a_forecast_as_wrong_as_naive_is_in_training():
 def test_series_that_repeat_themselves_exactly_have_no_mase_and_are_left_out_of_the_mean(none):
     assert score(errors_of([none, 2.0], (0, [1, 1]), (1, [1, 1])), 2) == {"mae": 1, "rmse": 1, "mase": 0.5}
     assert score(errors_of([none], (0, [1, 1])), 2) == {"mae": 1, "rmse": 1, "mase": None}
+
+
+def sure(quantiles, truth, levels=(0.1, 0.5, 0.9), seen=None):
+    quantiles, truth = np.array(quantiles, float), np.array(truth, float)
+    errors = QuantileErrors(levels, truth.shape[1])
+    errors.add(quantiles, truth, np.ones(truth.shape, bool) if seen is None else np.array(seen))
+    return errors
+
+
+def test_coverage_and_width_are_counted_by_step_for_each_central_pair():
+    errors = sure([[[0, 1, 2], [0, 1, 4]], [[0, 1, 2], [0, 1, 8]]], [[1, 5], [3, 5]])
+    (own,) = errors.intervals().values()
+    assert list(errors.intervals()) == ["80"]
+    assert own["coverage_by_step"] == [0.5, 0.5]
+    assert own["width_by_step"] == [2, 6]
+    assert (own["coverage"], own["width"]) == (0.5, 4)
+
+
+def test_wql_and_crps_are_worked_out_as_by_hand():
+    errors = sure([[[0, 1, 4]]], [[2]])
+    # pinball: 0.1 * 2, 0.5 * 1, 0.1 * 2; trapezes between levels 0, 0.1, 0.5, 0.9 and 1
+    assert errors.score(1)["wql"] == pytest.approx(2 * np.mean([0.2, 0.5, 0.2]) / 2)
+    assert errors.score(1)["crps"] == pytest.approx(2 * (0.2 * 0.25 + 0.5 * 0.4 + 0.2 * 0.25))
+
+
+def test_crps_of_a_normal_forecast_is_near_what_the_formula_says():
+    levels = tuple(np.linspace(0.01, 0.99, 99))
+    quantiles = np.tile([NormalDist().inv_cdf(level) for level in levels], (4000, 1, 1))
+    truth = np.random.default_rng(0).normal(size=(4000, 1))
+    assert sure(quantiles, truth, levels).score(1)["crps"] == pytest.approx(1 / np.sqrt(np.pi), rel=0.03)  # E|X - X'| / 2
+
+
+def test_quantiles_of_steps_that_were_not_observed_do_not_count():
+    whole = sure([[[0, 1, 4], [0, 1, 4]]], [[2, 9]], seen=[[True, False]])
+    assert whole.score(2) == sure([[[0, 1, 4]]], [[2]]).score(1)
+    assert whole.intervals()["80"]["coverage"] == 1
+
+
+def test_a_truth_of_zeros_has_no_wql():
+    assert sure([[[-1, 0, 1]]], [[0]]).score(1)["wql"] is None
+
+
+@pytest.mark.parametrize(
+    ("levels", "names"),
+    [((0.025, 0.1, 0.5, 0.9, 0.975), ["95", "80"]), ((0.1, 0.5), []), ((0.05, 0.2, 0.8), ["60"]), ((0.005, 0.995), ["99"])],
+)
+def test_central_intervals_are_named_by_the_percentage_between_their_levels(levels, names):
+    assert list(central(levels)) == names

@@ -23,7 +23,7 @@ def test_a_model_is_found_by_the_first_letters_of_its_digest(trained):
     live = read_live(trained.store, "small").model
     assert find_model(trained.store, live.digest[:4]) == live
     assert showing(trained.spec, live.digest) == showing(trained.spec, None)
-    with pytest.raises(Fault, match=rf"has no model zzzz; it has {live.digest[:12]}\.$"):
+    with pytest.raises(Fault, match=rf"has no model zzzz; it has .*{live.digest[:12]}"):
         find_model(trained.store, "zzzz")
     with pytest.raises(Fault, match=r"^'abc' is too short to name a model; give 4 letters"):
         find_model(trained.store, "abc")

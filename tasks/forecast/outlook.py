@@ -1,18 +1,15 @@
-"""Forecast the horizon after every series' origin with the live model, and publish the rows to the forecast table."""
+"""What a model may know of each series at an origin, and what it forecasts from that."""
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
-from deltalake import DeltaTable, Schema, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
-from pydantic import BaseModel, ConfigDict
 
+from models.batches import Batch, gather
 from models.bundle import Bundle
+from models.conformal import scores, shifted
 from models.errors import Fault, counted, shortlist
 from models.scaling import SeriesScale, fit_scale
 from tasks.ingest.calendar import Calendar
@@ -20,78 +17,10 @@ from tasks.ingest.canonical import read_tails
 from tasks.ingest.statics import Statics
 from tasks.ingest.task import Series
 from tasks.ingest.timeline import fixed_seconds, following, parse_offset, parse_timezone
-from tasks.lease import LeasedLocks
-from tasks.policy import step
-from tasks.storage import Store, speaking_of
-from tasks.train import Model, read_bundle
+from tasks.storage import Store
 
-SCHEMA = pa.schema(
-    [
-        ("series_id", pa.string()),
-        ("origin", pa.timestamp("us", "UTC")),
-        ("step", pa.int32()),
-        ("model", pa.string()),
-        ("timestamp", pa.timestamp("us", "UTC")),
-        ("forecast", pa.float64()),
-        ("new_series", pa.bool_()),
-        ("model_digest", pa.string()),
-        ("run_id", pa.string()),
-        ("created_at", pa.timestamp("us", "UTC")),
-    ]
-)
-KEY = ("series_id", "origin", "step", "model")
-
-
-class Published(BaseModel):
-    """What a forecast wrote, and where."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    table: str
-    version: int  # of the Delta table, after the write
-    rows: int
-    num_series: int
-    new_series: int  # of these, how many the model was not trained on
-    set_aside: tuple[str, ...]  # what is wrong with series that were not forecast, the first few
-    num_set_aside: int
-    origins: tuple[str, ...]  # distinct, oldest first, ISO 8601 on the local clock
-    known: int  # rows whose truth the source already has, as after an origin in the past
-    mae: float | None  # over those
-
-
-@step(cached=False)
-def forecast(
-    name: str,
-    model: Model,
-    series: list[Series],
-    statics: Statics,
-    origin: datetime | None,
-    quarantine: bool,
-    run_id: str,
-    now: datetime,
-    store: Store,
-) -> Published:
-    """Forecast every series from `origin`, or from its last target, and upsert the rows into the forecast table."""
-    outlook = Outlook(read_bundle(store, model), statics, origin, quarantine)
-    frames = [frame for one in series if (frame := outlook.forecast_shard(store, one)) is not None]
-    outlook.check(frames)
-    rows = pd.concat(frames, ignore_index=True)
-    stamp = {"model": f"{name}@{model.digest[:12]}", "model_digest": model.digest, "run_id": run_id, "created_at": now}
-    locks, holder = LeasedLocks(store.locks), f"{run_id}-forecast"
-    locks.acquire_lock("forecasts", holder)  # Delta Lake would refuse the later of two writers; so it waits instead
-    try:
-        version = publish(store.forecasts, rows.assign(**stamp))
-    finally:
-        locks.release_lock("forecasts", holder)
-    zone = parse_timezone(model.facts.timezone)
-    origins = tuple(at.tz_convert(zone).isoformat() for at in sorted(rows["origin"].unique()))
-    known = rows["truth"].notna()
-    return Published(
-        table=store.forecasts, version=version, rows=len(rows), num_series=rows["series_id"].nunique(),
-        new_series=rows.loc[rows["new_series"], "series_id"].nunique(), set_aside=tuple(outlook.set_aside[:5]),
-        num_set_aside=len(outlook.set_aside), origins=origins, known=int(known.sum()),
-        mae=float((rows["forecast"] - rows["truth"])[known].abs().mean()) if known.any() else None,
-    )  # fmt: skip
+FOLLOWED, FEWEST = 512, 32  # origins whose errors the quantiles of a series follow: at most; fewer than the latter are none
+FORECAST_AGAIN = 1 << 15  # windows of all series together that are forecast for it
 
 
 @dataclass(frozen=True)
@@ -106,6 +35,7 @@ class View:
     past: np.ndarray  # (L, C - made)
     future: np.ndarray  # (H, F - made)
     truth: np.ndarray  # (H,), NaN where it is not known; never shown to the model
+    before: tuple[np.ndarray, np.ndarray]  # stamps (R,) and rows (R, C - made) up to the origin that quantiles follow
 
 
 class Outlook:
@@ -123,10 +53,12 @@ class Outlook:
         self.set_aside: list[str] = []  # a sentence for each series that can not be forecast
         self.lacking: list[str] = []  # covariates missing over the horizon
         self.horizons: dict[int, np.ndarray] = {}  # stamps by origin
+        self.followed = 0  # origins before the last that the quantiles of each series follow
 
     def forecast_shard(self, store: Store, series: Series) -> pd.DataFrame | None:
         """series_id, origin, step, timestamp, forecast, new_series and truth, a row a step; None where nothing can be."""
         known = store.read_json(series, "index.json")["series"]
+        self.followed = self.origins_followed(len(known))
         views = []
         for name, stamps, rows in read_tails(store, series, self.columns, self.first_needed(known)):
             if (view := self.view(name, stamps, self.statics.append(name, rows), known[name])) is not None:
@@ -139,7 +71,7 @@ class Outlook:
         needed = {}
         for name, facts in known.items():
             origin = facts["last"] if self.origin is None else self.origin
-            reach = round((seconds or 0) * 1e6) * self.about.windows.lookback
+            reach = round((seconds or 0) * 1e6) * (self.about.windows.lookback + self.rows_followed)
             needed[name] = min(origin - reach, facts["last"]) if seconds and name in scaled else facts["first"]
         return needed
 
@@ -171,7 +103,33 @@ class Outlook:
         truth[: len(later)] = later[:, 0] if not self.columns.masked else np.where(later[:, 1] > 0, later[:, 0], np.nan)
         scale, past = self.about.scaler.series.get(name), slice(at - lookback + 1, at + 1)
         own = scale or self.own_scale(name, rows[: at + 1])
-        return View(name, own, scale is None, origin, stamps[past], rows[past], future, truth)
+        before = self.before(stamps[: at + 1], rows[: at + 1], scale, facts)
+        return View(name, own, scale is None, origin, stamps[past], rows[past], future, truth, before)
+
+    def origins_followed(self, num_series: int) -> int:
+        """How many origins the quantiles of each of so many series can follow; 0 where they do not."""
+        calibration = self.about.calibration
+        if not (calibration and calibration.rolling):
+            return 0
+        count = min(FOLLOWED, FORECAST_AGAIN // num_series)
+        return count if count >= FEWEST else 0
+
+    @property
+    def rows_followed(self) -> int:
+        """Rows from the first origin that is followed to the last."""
+        cut = self.about.windows
+        return self.followed and (self.followed - 1) * cut.stride + cut.horizon
+
+    def before(
+        self, stamps: np.ndarray, rows: np.ndarray, scale: SeriesScale | None, facts: dict
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of rows that end at the origin, those that quantiles follow: the newest that nothing was trained on."""
+        seconds = fixed_seconds(self.offset)
+        behind = round((stamps[0] - facts["first"]) / 1e6 / seconds) if seconds else 0  # rows that were not read
+        trained = scale.steps - self.about.calibration.held_out if scale and self.about.calibration else 0
+        first = max(trained - behind, len(rows) - self.rows_followed) - self.about.windows.lookback
+        first = min(max(first, 0), len(rows)) if self.followed else len(rows)
+        return stamps[first:], rows[first:]
 
     def own_scale(self, name: str, rows: np.ndarray) -> SeriesScale:
         """The scale of a series that was not there in training, by its own history up to the origin."""
@@ -225,10 +183,15 @@ class Outlook:
         past, future = self.inputs(views, ahead)
         mean, std = (np.array([getattr(one.scale, part) for one in views])[:, None] for part in ("mean", "std"))
         first, horizon = self.columns.first_known, self.about.windows.horizon
-        past = ((past - mean) / std).astype(np.float32)
-        future = ((future - mean[:, :, first:]) / std[:, :, first:]).astype(np.float32)
+        past = torch.from_numpy(((past - mean) / std).astype(np.float32))
+        future = torch.from_numpy(((future - mean[:, :, first:]) / std[:, :, first:]).astype(np.float32))
         numbers = torch.tensor([self.bundle.numbers.get(one.series_id, 0) for one in views])
-        scaled = self.bundle.forecast(torch.from_numpy(past), torch.from_numpy(future), numbers)
+        scaled = self.bundle.forecast(past, future, numbers)
+        quantiles = {}
+        if calibration := self.about.calibration:
+            offsets = np.stack([self.offsets(one) for one in views])
+            sure = shifted(self.bundle.quantiles(past, future, scaled), offsets) * std[:, :, :1] + mean[:, :, :1]
+            quantiles = {quantile_name(level): sure[:, :, at].reshape(-1) for at, level in enumerate(calibration.levels)}
         return pd.DataFrame(
             {
                 "series_id": np.repeat([one.series_id for one in views], horizon),
@@ -236,10 +199,30 @@ class Outlook:
                 "step": np.tile(np.arange(1, horizon + 1), len(views)),
                 "timestamp": to_utc(ahead.reshape(-1)),
                 "forecast": (scaled * std[:, :, 0] + mean[:, :, 0]).reshape(-1),
+                **quantiles,
                 "new_series": np.repeat([one.is_new for one in views], horizon),
                 "truth": np.concatenate([one.truth for one in views]),
             }
         )
+
+    def offsets(self, view: View) -> np.ndarray:
+        """The offsets (H, Q) of a series' quantiles: as validation left them, and moved by its newest errors since."""
+        cut, (stamps, rows) = self.about.windows, view.before
+        rolled = self.about.calibration.rolled(cut.stride)
+        if len(rows) < cut.span:
+            return rolled.offsets
+        if self.columns.made:
+            rows = self.calendar.insert(rows, stamps, self.columns)
+        mean, std = np.array(view.scale.mean), np.array(view.scale.std)
+        scaled = torch.from_numpy(((rows - mean) / std).astype(np.float32))
+        starts = torch.arange((len(rows) - cut.span) % cut.stride, len(rows) - cut.span + 1, cut.stride)
+        batch = Batch.split(gather(scaled.contiguous(), starts, cut.span), cut.lookback, self.columns)
+        number = torch.full((len(starts),), self.bundle.numbers.get(view.series_id, 0))
+        forecast = self.bundle.forecast(batch.past, batch.future, number)
+        truth = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
+        apart = scores(self.bundle.quantiles(batch.past, batch.future, forecast), truth.numpy())
+        since = np.full((-(-cut.horizon // cut.stride), *apart.shape[1:]), np.nan)  # origins whose horizon is not over
+        return rolled.follow(np.concatenate([apart, since]))[-1]
 
     def check(self, frames: list[pd.DataFrame]) -> None:
         """Raises a Fault where covariates are missing over the horizon, or no series can be forecast at all."""
@@ -257,38 +240,10 @@ class Outlook:
         return pd.Timestamp(int(micros), unit="us", tz="UTC").tz_convert(self.zone).isoformat()
 
 
+def quantile_name(level: float) -> str:
+    """The column of a level: q2_5, q10."""
+    return "q" + f"{100 * level:.6g}".replace(".", "_")
+
+
 def to_utc(micros: np.ndarray) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(np.asarray(micros, np.int64).view("datetime64[us]"), tz="UTC")
-
-
-def publish(uri: str, rows: pd.DataFrame) -> int:
-    """Upsert rows by (series_id, origin, step, model) in one atomic commit; returns the table's new version.
-
-    A reader sees all of a run's rows or none, and the same forecast published again replaces itself.
-    """
-    table = pa.Table.from_pandas(rows[SCHEMA.names], schema=SCHEMA, preserve_index=False)
-    same = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
-    try:
-        with speaking_of(uri):
-            if not DeltaTable.is_deltatable(uri):
-                write_deltalake(uri, SCHEMA.empty_table(), mode="ignore")
-            add_columns(uri)
-            merge = DeltaTable(uri).merge(table, predicate=same, source_alias="new", target_alias="old")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute()
-            return DeltaTable(uri).version()
-    except CommitFailedError:  # another writer came first; worth another try
-        raise
-    except (DeltaError, OSError) as error:
-        if getattr(error, "errno", None) is not None:
-            raise
-        said = re.sub(r"\x1b\[[0-9;]*m|↳", "", str(error)).strip().splitlines()[-1].strip()
-        raise Fault(f"Can not write {uri}: {said}. The table is as it was. Make room, or mend or move the folder.") from error
-
-
-def add_columns(uri: str) -> None:
-    """Give a table of an earlier version the columns that it lacks; its rows have no value there."""
-    table = DeltaTable(uri)
-    present = {field.name for field in table.schema().fields}
-    lacking = [pa.field(field.name, field.type) for field in SCHEMA if field.name not in present]
-    if lacking:
-        table.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields)

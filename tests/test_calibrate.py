@@ -1,0 +1,142 @@
+"""A trained model is given quantiles that hold, on a shard made by hand."""
+
+import numpy as np
+import pytest
+import torch
+from shards import scaler_of, window_set
+
+from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load_bundle
+from models.errors import Fault
+from models.networks import build_network
+from models.series import Columns, SeriesFacts
+from models.specs import QuantileSpec, ResidualSpec
+from models.windows import FoldSpec, WindowSpec
+from tasks.calibrate import forecast_fold, with_quantiles
+from tasks.validate import Backtest
+from tasks.windows.task import Windows
+
+CUT, FOLDS = WindowSpec(lookback=8, horizon=3), FoldSpec(validation=300, test=400)
+LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
+
+
+def waves(length=2000, seed=0, drift=0.0):
+    rng, at = np.random.default_rng(seed), np.arange(length)
+    wild = 1 + drift * np.maximum(0, at - length + FOLDS.test) / FOLDS.test
+    return (10 + 3 * np.sin(at / 5) + rng.normal(0, 0.5, length) * wild)[:, None]
+
+
+def untrained(folder, columns=None, rows=None):
+    """Windows of one series, and a model of them that repeats the last value."""
+    columns = columns or Columns()
+    rows = rows or {"a": waves()}
+    cut = window_set(folder, columns, rows, CUT, FOLDS, season=2, scaler=scaler_of(columns, rows, FOLDS))
+    spec = ResidualSpec(channels=4)
+    about = Description(
+        format=FORMAT, members=(Member(network=spec, seeds=(0,)),), windows=CUT, scaler=cut.scaler, trained_on="0" * 64,
+        series=SeriesFacts(target="y", columns=columns, frequency="h", season=1, timezone="UTC"), calibration=None, versions={},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return cut, Bundle(about, [[build_network(spec, columns, CUT, 1, len(rows)).state_dict()]])
+
+
+def backtest(cut, bundle):
+    windows = Windows(
+        step="materialise_windows", key="k", digest="d", windows=CUT, columns=cut.columns, frequency="h", timezone="UTC",
+        num_series=1, num_windows=1,
+    )  # fmt: skip
+    return Backtest(cut, "test", windows, bundle).run({"worst": 1.0})
+
+
+def test_calibrated_intervals_cover_what_they_say_on_the_test_fold(tmp_path):
+    cut, bundle = untrained(tmp_path)
+    sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS), FOLDS)
+    result = backtest(cut, sure)
+    for name, nominal in (("80", 0.8), ("95", 0.95)):
+        assert result["detail"]["intervals"][name]["coverage"] == pytest.approx(nominal, abs=0.04)
+    (example,) = result["detail"]["examples"]
+    for low, high in example["intervals"].values():
+        assert (np.array(low) <= example["forecast"]).all()
+        assert (example["forecast"] <= np.array(high)).all()
+
+
+def test_the_forecast_itself_stays_as_it_was(tmp_path):
+    cut, bundle = untrained(tmp_path)
+    sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS), FOLDS)
+    plain, scored = (backtest(cut, one)["scores"] for one in (bundle, sure))
+    for steps, own in plain.items():
+        assert {name: scored[steps][name] for name in ("mae", "rmse", "mase")} == {
+            name: own[name] for name in ("mae", "rmse", "mase")
+        }
+        assert own["crps"] is None
+        assert 0.4 * own["mae"] < scored[steps]["crps"] < own["mae"]
+
+
+def test_rolling_intervals_cover_better_than_fixed_ones_where_the_test_fold_drifts(tmp_path):
+    cut, bundle = untrained(tmp_path, rows={"a": waves(drift=3.0)})
+    covered = {}
+    for rolling in (False, True):
+        sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS, rolling=rolling), FOLDS)
+        covered[rolling] = backtest(cut, sure)["detail"]["intervals"]["80"]["coverage"]
+    assert covered[False] < covered[True] - 0.05
+
+
+def test_each_series_rolls_for_itself_whatever_lies_beside_it(tmp_path):
+    alone, others = tmp_path / "alone", tmp_path / "others"
+    alone.mkdir()
+    others.mkdir()
+    calm, wild = waves(), waves(seed=1, drift=5.0)
+    cut, bundle = untrained(others, rows={"a": wild, "b": calm, "c": wild})
+    sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS), FOLDS)
+    together = backtest(cut, sure)["detail"]["intervals"]["80"]["coverage_by_step"]
+    one_by_one = []
+    for name, own in (("a", wild), ("b", calm), ("c", wild)):
+        folder = alone / name
+        folder.mkdir()
+        single = window_set(folder, cut.columns, {name: own}, CUT, FOLDS, season=2, scaler=cut.scaler.only([name]))
+        one_by_one.append(backtest(single, sure)["detail"]["intervals"]["80"]["coverage_by_step"])
+    assert together == pytest.approx(np.mean(one_by_one, 0))
+
+
+def test_the_same_model_is_calibrated_to_the_same_bytes(tmp_path):
+    cut, bundle = untrained(tmp_path)
+    first, second = (dump_bundle(with_quantiles(bundle, cut, QuantileSpec(), FOLDS)) for _ in "ab")
+    assert first == second
+
+
+def test_a_calibrated_bundle_forecasts_the_same_quantiles_once_read_back(tmp_path):
+    cut, bundle = untrained(tmp_path)
+    sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS), FOLDS)
+    again = load_bundle(*dump_bundle(sure).values())
+    seen = forecast_fold(again, cut, "test", 8, 50)
+    past, future = seen.target[:, :, None], seen.future
+    quantiles = again.quantiles(past, future, again.forecast(past, future))
+    assert quantiles.shape == (len(seen), 3, len(LEVELS))
+    assert np.array_equal(quantiles, sure.quantiles(past, future, sure.forecast(past, future)))
+    assert again.description.calibration == sure.description.calibration
+
+
+def test_quantiles_in_one_file_only_are_refused(tmp_path):
+    cut, bundle = untrained(tmp_path)
+    sure = dump_bundle(with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS), FOLDS))
+    plain = dump_bundle(bundle)
+    for weights, description in ((plain, sure), (sure, plain)):
+        with pytest.raises(Fault, match=r"quantiles in one of its two files only. Train again.$"):
+            load_bundle(weights["weights.safetensors"], description["bundle.json"])
+
+
+def test_masked_steps_are_left_out_of_the_calibration(tmp_path):
+    rows = np.column_stack([waves(), np.ones(2000)])
+    rows[1400, 1] = 0
+    cut, bundle = untrained(tmp_path, Columns(masked=True), {"a": rows})
+    seen = forecast_fold(bundle, cut, "validation", 8, 10_000)
+    holes = seen.truth.isnan().nonzero().tolist()
+    assert holes == [[1400 - 1300 - step, step] for step in (2, 1, 0)]  # three windows ask for it
+    sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS), FOLDS)
+    assert np.isfinite(sure.description.calibration.offsets).all()
+
+
+def test_so_many_windows_of_a_fold_are_looked_at_at_most(tmp_path):
+    cut, bundle = untrained(tmp_path)
+    seen = forecast_fold(bundle, cut, "train", 5, 100)
+    assert 100 <= len(seen) < 200
+    assert seen.target.shape[1] == 5

@@ -1,0 +1,139 @@
+"""Offsets that make quantiles hold, on arrays small enough to check by hand."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from models.conformal import RATE, Calibration, Rolling, offsets_of, rank, scores, shifted, widths
+
+LEVELS = (0.1, 0.5, 0.9)
+
+
+def normal_case(num_windows=4000, horizon=3, sigma=2.0, seed=0):
+    """Quantiles of a standard normal, for truths that are wilder by the factor `sigma`."""
+    quantiles = np.tile([-1.2816, 0.0, 1.2816], (num_windows, horizon, 1))
+    return quantiles, np.random.default_rng(seed).normal(0, sigma, (num_windows, horizon))
+
+
+def coverage(quantiles, truth):
+    return ((truth >= quantiles[..., 0]) & (truth <= quantiles[..., -1])).mean()
+
+
+def test_a_score_is_how_far_the_truth_lies_above_a_quantile_in_widths():
+    quantiles = np.array([[[2.0, 3.0, 6.0]]])
+    assert scores(quantiles, np.array([[4.0]])).tolist() == [[[0.5, 0.25, -0.5]]]
+    assert np.isnan(scores(quantiles, np.array([[np.nan]]))).all()
+
+
+def test_quantiles_that_lie_on_one_another_have_a_width_to_divide_by():
+    assert (widths(np.zeros((1, 1, 3))) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("level", "count", "place"),
+    [
+        (0.9, 9, 8),  # ceil(10 * 0.9) = 9, the largest of nine
+        (0.9, 19, 17),
+        (0.975, 9, 8),  # never beyond the largest
+        (0.1, 9, 0),
+        (0.1, 19, 1),
+        (0.025, 9, 0),
+        (0.5, 9, 4),
+    ],
+)
+def test_the_rank_of_a_level_errs_on_the_wide_side(level, count, place):
+    assert rank(level, count) == place
+
+
+def test_offsets_make_each_level_hold_on_new_data():
+    quantiles, truth = normal_case()
+    assert coverage(quantiles, truth) == pytest.approx(0.48, abs=0.02)
+    offsets = offsets_of(scores(quantiles, truth), LEVELS)
+    again, unseen = normal_case(seed=1)
+    moved = shifted(again, offsets)
+    for at, level in enumerate(LEVELS):
+        assert (unseen <= moved[..., at]).mean() == pytest.approx(level, abs=0.02)
+
+
+def test_each_step_has_offsets_of_its_own_where_there_are_windows_enough():
+    quantiles, truth = normal_case(sigma=1.0)
+    truth[:, 2] *= 3
+    offsets = offsets_of(scores(quantiles, truth), LEVELS)
+    assert offsets[:2, 2] == pytest.approx([0, 0], abs=0.05)
+    assert offsets[2, 2] > 0.8
+
+
+def test_few_windows_share_the_scores_of_neighbouring_steps():
+    quantiles, truth = normal_case(num_windows=4, horizon=60, sigma=1.0)
+    offsets = offsets_of(scores(quantiles, truth), LEVELS)
+    alone = np.stack([np.sort(scores(quantiles, truth)[:, at], 0)[-1] for at in range(60)])
+    assert offsets[:, 2].std() < alone[:, 2].std() / 2
+
+
+def test_what_was_not_observed_moves_no_offset():
+    quantiles, truth = normal_case(horizon=1)
+    holes = np.concatenate([truth, np.full_like(truth, np.nan)])
+    twice = scores(np.concatenate([quantiles, quantiles]), holes)
+    assert np.array_equal(offsets_of(twice, LEVELS), offsets_of(scores(quantiles, truth), LEVELS))
+    assert not offsets_of(np.full((5, 1, 3), np.nan), LEVELS).any()
+
+
+def test_quantiles_ascend_after_any_offsets():
+    quantiles = np.array([[[1.0, 2.0, 3.0]]])
+    assert (np.diff(shifted(quantiles, np.array([[5.0, 0.0, -5.0]]))) >= 0).all()
+
+
+def test_rolling_offsets_are_worked_out_as_by_hand():
+    # One step ahead, origins one step apart: the truth of an origin is known at the next.
+    rolling = Rolling(np.zeros((1, 2)), (0.1, 0.9), spacing=1, rate=1.0)
+    above, below = [[5.0, 5.0]], [[-5.0, -5.0]]
+    followed = rolling.follow(np.array([above, below, np.full((1, 2), np.nan), above]))
+    # above both: up by each level; below both: down by 1 - level; nothing observed: stays
+    wanted = [[0, 0], [0.1, 0.9], [-0.8, 0.8], [-0.8, 0.8]]
+    assert followed[:, 0] == pytest.approx(np.array(wanted))
+
+
+@pytest.mark.parametrize("spacing", [1, 2, 3])
+def test_rolling_offsets_only_know_what_was_known_at_the_origin(spacing):
+    rng, horizon = np.random.default_rng(0), 5
+    apart = rng.normal(size=(40, horizon, 3))
+    whole = Rolling(np.zeros((horizon, 3)), LEVELS, spacing, 0.1).follow(apart)
+    for origin in (7, 20):
+        unknown = apart.copy()
+        for earlier in range(40):
+            for step in range(1, horizon + 1):
+                if earlier * spacing + step > origin * spacing:
+                    unknown[earlier, step - 1] = 1e6
+        again = Rolling(np.zeros((horizon, 3)), LEVELS, spacing, 0.1).follow(unknown)
+        assert np.array_equal(whole[: origin + 1], again[: origin + 1])
+        assert not np.array_equal(whole[origin + horizon + 1 :], again[origin + horizon + 1 :])
+
+
+def test_told_in_parts_or_at_once_rolling_offsets_are_the_same():
+    apart = np.random.default_rng(0).normal(size=(30, 4, 3))
+    at_once = Rolling(np.zeros((4, 3)), LEVELS, 1, 0.1).follow(apart)
+    parts = Rolling(np.zeros((4, 3)), LEVELS, 1, 0.1)
+    assert np.array_equal(np.concatenate([parts.follow(apart[:3]), parts.follow(apart[3:4]), parts.follow(apart[4:])]), at_once)
+
+
+def test_rolling_quantiles_hold_on_a_series_that_drifts_where_fixed_ones_do_not():
+    quantiles, truth = normal_case(sigma=1.0)
+    truth *= np.linspace(1, 3, len(truth))[:, None]
+    start = offsets_of(scores(quantiles[:500], truth[:500]), LEVELS)
+    later = slice(500, None)
+    followed = Rolling(start, LEVELS, 1, RATE).follow(scores(quantiles[later], truth[later]))
+    assert coverage(shifted(quantiles[later], start), truth[later]) < 0.58
+    assert coverage(shifted(quantiles[later], followed), truth[later]) > 0.75
+
+
+def test_offsets_that_do_not_roll_stay_as_validation_left_them():
+    made = {"levels": LEVELS, "offsets": ((0.0, 0.1, 0.2),), "num_windows": 9, "held_out": 3}
+    apart = np.random.default_rng(0).normal(size=(50, 1, 3))
+    still = Calibration(rolling=False, **made).rolled(1).follow(apart)
+    assert (still == [[0.0, 0.1, 0.2]]).all()
+    assert not (Calibration(rolling=True, **made).rolled(1).follow(apart) == still).all()
+
+
+def test_offsets_are_numbers():
+    with pytest.raises(ValidationError, match="finite"):
+        Calibration(levels=LEVELS, offsets=((0.0, float("nan"), 0.0),), rolling=True, num_windows=1, held_out=1)
