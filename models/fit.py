@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -49,9 +50,10 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def loss_of(name: str, forecast: Tensor, batch: Batch) -> Tensor:
-    """The loss by its name in `FitSpec.loss`, over the steps that were forecast and whose target was observed."""
-    function = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}[name]
+def loss_of(spec: FitSpec, forecast: Tensor, batch: Batch) -> Tensor:
+    """The loss that the spec names, over the steps that were forecast and whose target was observed."""
+    losses = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss, "quantile": partial(quantile_loss, spec.level)}
+    function = losses[spec.loss]
     steps = forecast.shape[1]
     if batch.weight is None:
         return function(forecast.float(), batch.target[:, :steps])
@@ -59,6 +61,13 @@ def loss_of(name: str, forecast: Tensor, batch: Batch) -> Tensor:
     target = batch.target[:, :steps].where(weight > 0, 0.0)  # whatever was filled in, as zero times infinity is no number
     each = function(forecast.float(), target, reduction="none")
     return (each * weight).sum() / weight.sum().clamp(min=1)
+
+
+def quantile_loss(level: float, forecast: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Twice the pinball loss, which at level 0.5 is the absolute error (Koenker and Bassett 1978)."""
+    apart = target - forecast
+    each = 2 * torch.maximum(level * apart, (level - 1) * apart)
+    return each.mean() if reduction == "mean" else each
 
 
 def num_steps(spec: FitSpec, num_windows: int) -> tuple[int, int]:
@@ -90,7 +99,7 @@ class Training:
             group["lr"] = self.spec.learning_rate * self._rate()
         with autocast(self.spec, self.device):
             forecast = self.network(batch.past, batch.future, batch.series)
-        loss = loss_of(self.spec.loss, forecast, batch)
+        loss = loss_of(self.spec, forecast, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.spec.clip_norm:
@@ -249,7 +258,7 @@ def validation_loss(run: Training, blocks: Blocks, columns: Columns, windows: Wi
         with autocast(run.spec, run.device):
             forecast = run.network(batch.past, batch.future[:, :steps], batch.series)
         weight = len(chunk) if batch.weight is None else batch.weight[:, :steps].sum().item()
-        total += loss_of(run.spec.loss, forecast, batch).item() * weight
+        total += loss_of(run.spec, forecast, batch).item() * weight
         count += weight
     run.network.load_state_dict(kept)
     if not count:

@@ -72,7 +72,10 @@ class FitSpec(BaseModel):
     )
     optimizer: Literal["adamw", "rmsprop"] = "adamw"
     weight_decay: float = Field(0.0, ge=0)
-    loss: Literal["mse", "mae", "huber"] = "mse"
+    loss: Literal["mse", "mae", "huber", "quantile"] = "mse"
+    level: float | None = Field(
+        None, gt=0, lt=1, description="the quantile to forecast; for loss 'quantile' only"
+    )
     clip_norm: float | None = Field(None, gt=0, description="largest norm of a step's gradient; null: as it comes")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the running mean of weights; 0: the weights as they are")
     keep: Literal["best", "last"] = Field("best", description="which epoch's weights, by validation loss")
@@ -86,6 +89,9 @@ class FitSpec(BaseModel):
     def _one_length(self):
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("give either fit.epochs or fit.max_steps, and not both")
+        if (self.loss == "quantile") != (self.level is not None):
+            found = f"fit.loss is {self.loss!r}, fit.level {self.level}"
+            raise ValueError(f"{found}; loss 'quantile' needs a level, such as 0.9, and no other loss takes one")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"fit.seeds {list(self.seeds)} repeats a seed; its network would only be trained twice")
         return self

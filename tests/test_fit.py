@@ -21,7 +21,7 @@ from models.fit import (
 )
 from models.networks import RECIPES, build_network
 from models.series import Columns
-from models.specs import FitSpec, ReferenceSpec, ResidualSpec
+from models.specs import FitSpec, LinearSpec, ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
 
 PLAIN = Columns()
@@ -348,21 +348,24 @@ def masked_rows(num_rows=120, filled=0.0):
     return torch.stack([sine(num_rows)[:, 0].where(seen, torch.tensor(filled)), seen.float()], 1)
 
 
-@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+LOSSES = [{"loss": "mse"}, {"loss": "mae"}, {"loss": "huber"}, {"loss": "quantile", "level": 0.9}]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss["loss"])
 @pytest.mark.parametrize("filled", [3.0, 1e30, math.inf, math.nan])
 def test_what_was_filled_in_changes_neither_loss_nor_gradient(loss, filled):
     torch.manual_seed(0)
-    forecast = torch.randn(4, 3, requires_grad=True)
+    spec, forecast = FitSpec(epochs=1, **loss), torch.randn(4, 3, requires_grad=True)
     target, weight = torch.randn(4, 3), torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [1, 1, 0]])
     results = []
     for value in (0.0, filled):
         batch = Batch(None, None, torch.where(weight > 0, target, value), weight)
-        result = loss_of(loss, forecast, batch)
+        result = loss_of(spec, forecast, batch)
         (gradient,) = torch.autograd.grad(result, forecast)
         results.append((result.item(), gradient.tolist()))
     assert results[0] == results[1]
     seen = weight > 0
-    alone = loss_of(loss, forecast[seen][None], Batch(None, None, target[seen][None]))
+    alone = loss_of(spec, forecast[seen][None], Batch(None, None, target[seen][None]))
     assert results[0][0] == pytest.approx(alone.item(), rel=1e-6)
     assert torch.tensor(results[0][1])[~seen].eq(0).all()
 
@@ -370,15 +373,15 @@ def test_what_was_filled_in_changes_neither_loss_nor_gradient(loss, filled):
 def test_a_window_that_is_masked_throughout_has_no_effect():
     torch.manual_seed(0)
     forecast, target, weight = torch.randn(3, 2), torch.randn(3, 2), torch.tensor([[1.0, 1], [0, 0], [1, 0]])
-    whole = loss_of("mse", forecast, Batch(None, None, target, weight))
+    whole = loss_of(FitSpec(epochs=1), forecast, Batch(None, None, target, weight))
     kept = [0, 2]
-    assert whole == loss_of("mse", forecast[kept], Batch(None, None, target[kept], weight[kept]))
-    assert loss_of("mse", forecast[1:2], Batch(None, None, target[1:2], weight[1:2])) == 0
+    assert whole == loss_of(FitSpec(epochs=1), forecast[kept], Batch(None, None, target[kept], weight[kept]))
+    assert loss_of(FitSpec(epochs=1), forecast[1:2], Batch(None, None, target[1:2], weight[1:2])) == 0
 
 
 def test_the_reference_net_is_trained_on_the_first_step_of_a_masked_horizon_only():
     weight, target = torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([[2.0, 5], [7, 9]])
-    assert loss_of("mse", torch.zeros(2, 1), Batch(None, None, target, weight)) == 4
+    assert loss_of(FitSpec(epochs=1), torch.zeros(2, 1), Batch(None, None, target, weight)) == 4
 
 
 @pytest.mark.parametrize("kind", ["reference", "residual"])
@@ -464,3 +467,30 @@ def test_a_run_by_plateaus_ends_once_it_does_not_improve_and_goes_on_to_the_same
         again = fit(build, training, validation, PLAIN, windows, spec, seed=0, resume=checkpoint)
         assert again.history == whole.history
         assert all(torch.equal(again.weights[name], whole.weights[name]) for name in whole.weights)
+
+
+def test_the_quantile_loss_at_the_median_is_the_absolute_error():
+    forecast, batch = torch.randn(5, 2), Batch(None, None, torch.randn(5, 2))
+    median, absolute = FitSpec(epochs=1, loss="quantile", level=0.5), FitSpec(epochs=1, loss="mae")
+    assert loss_of(median, forecast, batch).item() == pytest.approx(loss_of(absolute, forecast, batch).item())
+
+
+@pytest.mark.parametrize("level", [0.1, 0.9])
+def test_a_net_with_the_quantile_loss_forecasts_that_quantile(level):
+    torch.manual_seed(0)
+    rows = torch.randn(3000, 1)
+    windows = WindowSpec(lookback=4, horizon=2)
+    spec = FitSpec(max_steps=300, steps_per_epoch=100, learning_rate=0.02, loss="quantile", level=level, batch_size=256)
+    train, validation = split(rows, windows, 2000)
+    build = partial(build_network, LinearSpec(), PLAIN, windows, 1)
+    network = build()
+    network.load_state_dict(fit(build, train, validation, PLAIN, windows, spec, 0).weights)
+    batch = Batch.split(torch.cat(list(in_order(validation, windows.span, 500))), windows.lookback, PLAIN)
+    below = (batch.target <= network.eval()(batch.past, batch.future)).float().mean().item()
+    assert below == pytest.approx(level, abs=0.04)
+
+
+@pytest.mark.parametrize("said", [{"loss": "quantile"}, {"loss": "mae", "level": 0.5}])
+def test_a_level_belongs_to_the_quantile_loss_alone(said):
+    with pytest.raises(ValidationError, match=r"loss 'quantile' needs a level, such as 0\.9, and no other loss takes one"):
+        FitSpec(epochs=1, **said)
