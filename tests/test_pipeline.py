@@ -27,7 +27,8 @@ from tasks.storage import Store
 from tasks.train import load_checkpoint, save_checkpoint
 
 INGESTED = ("read", "survey", "ingest")
-FROM_TRAIN = ("train", "validate", "report")
+FROM_CALIBRATE = ("calibrate", "validate", "report")
+FROM_TRAIN = ("train", *FROM_CALIBRATE)
 LEARNED = (*FROM_TRAIN, "validate_naive")
 ALL = (*INGESTED, "normalise", "materialise_windows", *LEARNED)
 
@@ -49,7 +50,7 @@ def test_a_first_run_does_every_step_and_makes_the_model_live(server, case):
     for who in ("new", "naive"):
         assert set(outcome.scores[who]) == {"validation", "test"}
         assert set(outcome.scores[who]["test"]) == {"1", "12", "24"}
-        assert set(outcome.scores[who]["test"]["24"]) == {"mae", "rmse", "mase"}
+        assert set(outcome.scores[who]["test"]["24"]) == {"mae", "rmse", "mase", "crps", "wql"}
     page = (case.folder / "store" / "reports" / "small.html").read_text()
     assert outcome.reason.replace("'", "&#39;") in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -82,6 +83,8 @@ def test_a_store_copied_elsewhere_is_still_cached(server, trained):
         ({"network__channels": 9}, FROM_TRAIN),
         ({"fit__learning_rate": 0.002}, FROM_TRAIN),
         ({"fit__seeds": [1]}, FROM_TRAIN),
+        ({"quantiles__rolling": False}, FROM_CALIBRATE),
+        ({"quantiles__levels": [0.2, 0.8]}, FROM_CALIBRATE),
         ({"gate__metric": "rmse"}, {"report"}),
         ({"forecast__origin": "2024-01-20T00:00:00+00:00"}, set()),  # of no concern to training
     ],
@@ -94,6 +97,28 @@ def test_a_changed_setting_reruns_exactly_the_steps_it_reaches(server, trained, 
     assert own == set(rerun)
     # The plan can not know that a step that will run returns what it did before.
     assert {name for name in planned if not name.endswith("_live")} >= set(rerun)
+
+
+def test_without_levels_a_model_has_no_quantiles_and_nothing_is_calibrated(server, case):
+    case.write_spec(quantiles__levels=[])
+    outcome = training(case.spec)
+    assert "calibrate" not in states(outcome)
+    assert outcome.intervals == {}
+    assert outcome.scores["new"]["test"]["24"]["crps"] is None
+    assert "How sure it is" not in (case.folder / "store" / "reports" / "small.html").read_text()
+    forecasting(case.spec)
+    assert not [name for name in DeltaTable(case.store.forecasts).to_pandas() if name.startswith("q")]
+
+
+def test_a_forecast_has_a_column_for_each_level(server, trained):
+    outcome = training(trained.spec)
+    assert set(outcome.intervals) == {"95", "80", "60", "40", "20"}
+    forecasting(trained.spec)
+    table = DeltaTable(trained.store.forecasts).to_pandas()
+    levels = ["q2_5", *(f"q{tens}0" for tens in range(1, 10)), "q97_5"]
+    assert {name for name in table if name.startswith("q")} == set(levels)
+    assert (table[levels].diff(axis=1).iloc[:, 1:] >= 0).all(axis=None)
+    assert "How sure it is" in (trained.folder / "store" / "reports" / "small.html").read_text()
 
 
 def test_changed_source_bytes_rerun_everything(server, trained):
@@ -111,21 +136,22 @@ def test_changed_code_reruns_the_steps_that_reach_it(server, trained, monkeypatc
     planned = {one.step: one.because for one in explaining(trained.spec)}
     assert planned["materialise_windows"] == ""
     assert planned["train"] == "code of models/fit.py"
-    assert ran(training(trained.spec)) == {"train", "validate", "validate_naive", "report"}
+    assert ran(training(trained.spec)) == {"train", "calibrate", "validate", "validate_naive", "report"}
 
 
 def test_another_library_version_reruns_the_steps_it_shapes(server, trained, monkeypatch):
     real = tasks.policy.version
     monkeypatch.setattr(tasks.policy, "version", lambda name: "0.0" if name == "safetensors" else real(name))
     assert {one.step: one.because for one in explaining(trained.spec)}["train"].startswith("safetensors ")
-    assert ran(training(trained.spec)) == {"train"}
+    assert ran(training(trained.spec)) == {"train", "calibrate"}
 
 
 def test_explain_names_the_setting_that_changed_and_what_follows_from_it(server, trained):
     trained.write_spec(fit__learning_rate=0.002)
     planned = {one.step: one for one in explaining(trained.spec)}
     assert planned["train"].because == "fit.learning_rate 0.004 -> 0.002"
-    assert planned["validate"].because == "train will run"
+    assert planned["calibrate"].because == "train will run"
+    assert planned["validate"].because == "calibrate will run"
     assert planned["materialise_windows"].cached
     frame = pd.read_csv(trained.csv)
     frame.loc[0, "load"] += 1
@@ -136,7 +162,7 @@ def test_explain_names_the_setting_that_changed_and_what_follows_from_it(server,
 
 
 def artifacts(store: Store) -> list:
-    steps = (*INGESTED, "normalise", "materialise_windows", "train", "validate", "report")
+    steps = (*INGESTED, "normalise", "materialise_windows", "train", "calibrate", "validate", "report")
     return sorted(path for one in steps for path in (store.root / one).rglob("*") if path.is_file())
 
 
