@@ -5,8 +5,8 @@ all windows, steps and columns in that scale. Rows: 8,640 train, 2,880 validate,
 rest unused; validation and test windows look back into the rows before. Every test window counts: papers that drop the
 last batch score fewer and easier ones.
 
-Compared: repeating the last day, NLinear (336 steps back, its learning rate chosen on validation), and `periodic` without
-and with its branch. Which of the two stands for the net is chosen by mean squared error on validation too, with seed 0;
+Compared: repeating the last day, NLinear (336 steps back), a net like SparseTSF (as far back as `periodic`), each with its
+learning rate chosen on validation, and `periodic` without and with its branch. Which of the two stands for the net is chosen by mean squared error on validation too, with seed 0;
 nothing is chosen by test rows. The lookback is the rule of `usual_lookback`, thirty days of hours, fifteen of quarters.
 
 How to read it: MSE and MAE as the mean over seeds, +- one standard deviation; "chosen" is the form that validation chose.
@@ -31,6 +31,7 @@ from models.networks import NetworkSpec, build_network, form_name
 from models.series import Columns
 from models.specs import FitSpec, LinearSpec, PeriodicSpec
 from models.windows import WindowSpec, usual_lookback
+from suite.sparse import SparseNet
 
 PLAIN = Columns()
 DAYS = (360, 120, 120)  # train, validation, test
@@ -58,7 +59,7 @@ CASES = {
 class Rival:
     """A form of network and how it is fitted."""
 
-    network: NetworkSpec
+    network: NetworkSpec | None  # None: the net like SparseTSF
     learning_rate: float
     epochs: int = 6
     loss: str | None = None  # None: that of the case
@@ -70,6 +71,7 @@ class Rival:
         )  # fmt: skip
 
 
+SPARSE = [Rival(None, rate, epochs=20, loss="mse") for rate in (3e-3, 1e-2, 3e-2)]
 NLINEAR = [Rival(LinearSpec(lookback=336), rate, epochs=20, loss="mse") for rate in (3e-3, 1e-2, 2e-2)]
 PERIODIC = [Rival(PeriodicSpec(branch="none"), 1e-2), Rival(PeriodicSpec(), 3e-3)]
 
@@ -108,6 +110,8 @@ def trained(rival: Rival, data: Data, seed: int):
     """A function from pasts to forecasts, and the seconds it took to learn it."""
     began = time.perf_counter()
     build = partial(build_network, rival.network, PLAIN, data.windows, data.case.day)
+    if rival.network is None:
+        build = partial(SparseNet, data.windows.lookback, data.windows.horizon, data.case.day)
     fitted = fit(build, data.training, data.validation, PLAIN, data.windows, rival.recipe(data.case), seed)
     network = build()
     network.load_state_dict(fitted.weights)
@@ -122,7 +126,7 @@ def repeat_day(data: Data):
 
 
 def title(rival: Rival) -> str:
-    return f"{form_name(rival.network)} at {rival.learning_rate:g}"
+    return f"{form_name(rival.network) if rival.network else 'like SparseTSF'} at {rival.learning_rate:g}"
 
 
 def run(name: str, folder: Path, num_seeds: int) -> None:
@@ -130,14 +134,14 @@ def run(name: str, folder: Path, num_seeds: int) -> None:
     lookback = data.windows.lookback
     counts = [sum(blocks.num_windows) // 7 for blocks in (data.training, data.validation, data.test)]
     print(f"{name}: lookback {lookback}, windows a column {counts[0]:,} / {counts[1]:,} / {counts[2]:,}")
-    first = {rival: trained(rival, data, 0) for rival in (*NLINEAR, *PERIODIC)}
+    first = {rival: trained(rival, data, 0) for rival in (*NLINEAR, *SPARSE, *PERIODIC)}
     on_validation = {rival: errors(model, data.validation, lookback)[0] for rival, (model, _) in first.items()}
-    nlinear, chosen = (min(rivals, key=on_validation.get) for rivals in (NLINEAR, PERIODIC))
+    nlinear, sparse, chosen = (min(rivals, key=on_validation.get) for rivals in (NLINEAR, SPARSE, PERIODIC))
     said = ", ".join(f"{title(rival)} {value:.4f}" for rival, value in on_validation.items())
     print(f"  validation MSE, seed 0: {said}")
     mse, mae = errors(repeat_day(data), data.test, lookback)
     print(f"  {'last day':24s} {mse:.4f}          {mae:.4f}")
-    for rival in (nlinear, *PERIODIC):
+    for rival in (nlinear, sparse, *PERIODIC):
         scores, seconds = [], []
         for seed in range(num_seeds):
             model, took = trained(rival, data, seed) if seed or rival not in first else first[rival]
