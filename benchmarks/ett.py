@@ -6,8 +6,9 @@ rest unused; validation and test windows look back into the rows before. Every t
 last batch score fewer and easier ones.
 
 Compared: repeating the last day, NLinear (336 steps back), a net like SparseTSF (as far back as `periodic`), each with its
-learning rate chosen on validation, and `periodic` without and with its branch. Which of the two stands for the net is chosen by mean squared error on validation too, with seed 0;
-nothing is chosen by test rows. The lookback is the rule of `usual_lookback`, thirty days of hours, fifteen of quarters.
+learning rate chosen on validation, and `periodic` without and with its branch. Which of the two stands for the net is
+chosen by mean squared error on validation too, with seed 0; nothing is chosen by test rows. The lookback is the rule of
+`usual_lookback`, thirty days of hours, fifteen of quarters.
 
 How to read it: MSE and MAE as the mean over seeds, +- one standard deviation; "chosen" is the form that validation chose.
 
@@ -24,6 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from machine import introduce
+from suite.sparse import SparseNet
 
 from models.batches import TensorBlocks
 from models.fit import fit
@@ -31,7 +33,6 @@ from models.networks import NetworkSpec, build_network, form_name
 from models.series import Columns
 from models.specs import FitSpec, LinearSpec, PeriodicSpec
 from models.windows import WindowSpec, usual_lookback
-from suite.sparse import SparseNet
 
 PLAIN = Columns()
 DAYS = (360, 120, 120)  # train, validation, test
