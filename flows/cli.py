@@ -63,6 +63,41 @@ def train(spec: Path, as_json: bool) -> None:
 
 @commands.command()
 @SPEC
+@click.option("--trials", default=20, show_default=True, help="How many in all; the first is SPEC as it stands.")
+@click.option("--seed", default=0, show_default=True, help="Of what is tried; the same seed tries the same.")
+@click.option(
+    "--over",
+    multiple=True,
+    metavar="KEY=VALUES",
+    help="What to try for a setting, as fit.learning_rate=1e-4..1e-1 or network.channels=16,32,64; can be given again.",
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="YAML file to write; default: SPEC.tuned.yaml.")
+@AS_JSON
+def tune(spec: Path, trials: int, seed: int, over: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+    """Search for settings that forecast better on validation, and write them as a spec of its own.
+
+    SPEC is left as it is. A search that was interrupted goes on where it was; more --trials go on from there.
+    """
+    if trials < 1 or seed < 0:
+        what, found, least = ("--trials", trials, 1) if trials < 1 else ("--seed", seed, 0)
+        raise Fault(f"{what} is {found}; it takes {least} or more.")
+    from flows.console import follow, show
+
+    with follow(spec) as loaded:
+        from flows.tuned import place_for, print_tuned, write_tuned
+        from flows.tuning import SearchSpec, tuning
+
+        path = place_for(spec, output)
+        replaced = path.exists()
+        tuned = tuning(loaded, SearchSpec(trials=trials, seed=seed, over=over))
+        write_tuned(tuned, spec, path)
+    show(tuned, spec, as_json, lambda found, whose: print_tuned(found, whose, path, replaced))
+    if tuned.interrupted:
+        raise KeyboardInterrupt
+
+
+@commands.command()
+@SPEC
 @click.option(
     "--origin", help="Last stamp the forecast may see, as 2014-12-30T23:30+10:00; default: the last row with a target."
 )

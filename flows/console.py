@@ -46,7 +46,7 @@ def follow(path: Path, origin: str | None = None) -> Iterator[Any]:
 def step_line(entry) -> str:
     """How a step ended, and of many parts how many came from the cache."""
     parts = f"   {entry.cached} of {entry.calls} parts from the cache" if entry.calls > 1 else ""
-    return f"  {entry.step:<26}{entry.state:<12}{entry.seconds:>8.1f} s{parts}"
+    return f"  {entry.step:<26}{entry.state:<12}{entry.seconds:>8.1f} s{parts}" + (f"   {entry.note}" if entry.note else "")
 
 
 def use_server(tell: Callable[[str], None]) -> str:
@@ -89,6 +89,8 @@ class OwnLines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
+        if getattr(record, "task_run_name", "").startswith("trial "):  # of many trainings a line each is told
+            return False
         if record.exc_info or text.startswith(("Finished in state", "Encountered exception", "Crash detected")):
             return "Retry" in text
         return record.levelno >= logging.WARNING or record.name == "prefect.task_runs"

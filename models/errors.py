@@ -11,6 +11,10 @@ class Fault(ValueError):
     """
 
 
+class Diverged(Fault):
+    """A loss is no number any more: these settings do not train, though others may."""
+
+
 def shortlist(items, limit: int = 5) -> str:
     """The first few items in order, comma separated, and how many were left out."""
     shown = [str(item) for item in items]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batches import AT_ONCE, Batch, Blocks, ShuffledStream, in_order
-from models.errors import Fault
+from models.errors import Diverged, Fault
 from models.series import Columns
 from models.specs import FitSpec
 from models.windows import WindowSpec
@@ -233,9 +233,9 @@ def check_finite(losses: Tensor, epoch: int, last_step: int, spec: FitSpec) -> N
         raise diverged("Loss", losses[first].item(), epoch, last_step - len(losses) + first + 1, spec)
 
 
-def diverged(what: str, value: float, epoch: int, step: int, spec: FitSpec) -> Fault:
+def diverged(what: str, value: float, epoch: int, step: int, spec: FitSpec) -> Diverged:
     kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "no epoch was finished"
-    return Fault(
+    return Diverged(
         f"{what} became {value} at epoch {epoch}, step {step}; {kept}. "
         f"Lower fit.learning_rate (now {spec.learning_rate:g}) or set fit.clip_norm."
     )

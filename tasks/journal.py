@@ -14,6 +14,7 @@ class StepState(BaseModel):
     seconds: float
     calls: int = 1
     cached: int = 0  # of these calls
+    note: str = ""  # what came of it
 
 
 class Journal:

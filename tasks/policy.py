@@ -18,7 +18,8 @@ from typing import Any
 from prefect import Task
 from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.context import TaskRunContext
-from prefect.transactions import IsolationLevel
+from prefect.states import Cancelled
+from prefect.transactions import IsolationLevel, get_transaction
 from pydantic import BaseModel
 
 from models.errors import Fault
@@ -27,6 +28,7 @@ from tasks.lease import LeasedLocks
 from tasks.planning import Planned, Unknown, plan, unknown_steps, why
 from tasks.sourcecode import source_reached, version
 from tasks.storage import Call, Receipt, Store
+from tasks.watching import Stopped
 
 # The only form in which a stored result is believed: nothing in it can execute.
 PLAIN_JSON = {
@@ -79,7 +81,11 @@ class Step:
             store, call = self.signature.bind(*args, **kwargs).arguments["store"], this_call()
             if store.whole(call.step, call.key):
                 return self.signature.return_annotation.model_validate(store.manifest(call.step, call.key)["receipt"])
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except Stopped as stopped:  # neither a success to keep nor a failure to retry
+                get_transaction().write_on_commit = False
+                return Cancelled(name="Stopped", message=str(stopped), data=stopped)
 
         return body
 

@@ -19,8 +19,9 @@ from models.specs import FitSpec
 from models.windows import FOLDS, FoldSpec, WindowSpec
 from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
-from tasks.progress import progress, say
+from tasks.progress import Progress, progress, say
 from tasks.storage import Receipt, Store, speaking_of, write_atomically
+from tasks.watching import Stopped, notice
 from tasks.windows.folds import WindowSet, open_windows
 from tasks.windows.task import Windows
 
@@ -64,7 +65,11 @@ def train(
     cut = open_windows(windows, scaler, folds, store)
     facts = facts_of(windows[0], target, scaler.season)
     checkpoints = store.folder("checkpoints", call.key)
-    fitted = fit_seeds(cut, facts, network, fit, checkpoints)
+    try:
+        fitted = fit_seeds(cut, facts, network, fit, checkpoints)
+    except Stopped:
+        forget(checkpoints)  # nobody will go on from them
+        raise
     bundle = Bundle(describe_bundle(cut, facts, network, fit, windows), [[one.weights for one in fitted]])
     short = unscaled | cut.too_short
     with store.draft(call) as draft:
@@ -101,6 +106,8 @@ def fit_seeds(cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: Fi
             say(f"seed {seed}: going on after epoch {resume.epoch} of {epochs}")
         with progress(f"seed {seed} epoch", epochs) as bar:
             bar.advance(resume.epoch if resume else 0)
+            for entry in resume.history if resume else []:
+                notice(seed, entry, epochs)
             fitted.append(
                 fit(
                     build,
@@ -112,10 +119,16 @@ def fit_seeds(cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: Fi
                     seed,
                     resume,
                     save=partial(save_checkpoint, path),
-                    tell=lambda entry, bar=bar: bar.advance(1, losses(entry)),
+                    tell=partial(tell, bar, seed, epochs),
                 )
             )
     return fitted
+
+
+def tell(bar: Progress, seed: int, epochs: int, entry: dict) -> None:
+    """Say how an epoch went, to people and to whoever watches this training."""
+    bar.advance(1, losses(entry))
+    notice(seed, entry, epochs)
 
 
 def losses(entry: dict) -> str:
