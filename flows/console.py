@@ -99,6 +99,8 @@ class OwnLines(logging.Filter):
 @contextmanager
 def run_log_on_stderr() -> Iterator[None]:
     """Show the lines of the run's own log on stderr; on a terminal progress bars stand in for them."""
+    import prefect.main  # noqa: F401, it sets logging up, and in doing so takes away the handlers that are there
+
     handler = logging.StreamHandler()
     handler.addFilter(OwnLines())
     handler.setFormatter(logging.Formatter("  %(message)s"))

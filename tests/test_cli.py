@@ -347,3 +347,12 @@ def test_a_server_that_does_not_answer_is_named(case, monkeypatch, capsys):
     check_refused(
         convcast(monkeypatch, capsys, "train", case.yaml), r"No Prefect server answers at http://127.0.0.1:9/api/health", case
     )
+
+
+def test_what_steps_say_is_shown_though_prefect_is_imported_after_the_run_began():
+    code = "import logging\nfrom flows.console import run_log_on_stderr\n"
+    code += (
+        "with run_log_on_stderr():\n    from prefect import flow\n    logging.getLogger('prefect.task_runs').info('epoch 1')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "  epoch 1" in done.stderr.splitlines()
