@@ -17,6 +17,7 @@ from tasks.storage import speaking_of, write_atomically
 from tasks.study import Tried
 
 MARK = "# Written by convcast tune, "
+ENOUGH = 2  # standard errors, below which a difference is as well chance
 LISTED = 5  # trials shown on the command line
 KEPT = 20  # trials shown in the file
 
@@ -115,6 +116,7 @@ def summary(tuned: Tuned, name: str) -> list[str]:
     lower = f"{100 * (1 - tuned.best.error / start.error):.1f} % lower than the spec as it stood"
     apart = tuned.best.standard_errors
     sure = "" if apart is None else f", {apart:.1f} standard errors of the difference"
+    sure += ": validation can hardly tell the two apart" if apart is not None and apart < ENOUGH else ""
     return [
         *lines,
         f"Trial {tuned.best.trial} is the best: {tuned.best.error:.4g} against {start.error:.4g}, {lower}{sure}.",
@@ -140,7 +142,7 @@ def table(tuned: Tuned, many: int) -> list[str]:
         change = "-" if one is start else f"{100 * (one.error / start.error - 1):+.1f} %"
         lines.append(f"{one.trial:>5}  {one.error:<9.4g}{change:<10}{settings_of(one, tuned)}")
     if len(ranked) > len(rows):
-        lines.append(f"and {counted(len(ranked) - len(rows), 'trials')} more that ended")
+        lines.append(f"{'':>5}  and {len(ranked) - len(rows):,} more")
     return lines
 
 
