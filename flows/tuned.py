@@ -105,9 +105,12 @@ def summary(tuned: Tuned, name: str) -> list[str]:
     start = start_of(tuned)
     states = [one.state for one in tuned.trials]
     out = [f"{counted(states.count(state), 'trials')} {said}" for state, said in ENDS.items() if state in states]
-    num_trials = 1 + max(one.trial for one in tuned.trials)
+    done = 1 + max(one.trial for one in tuned.trials)
+    cut = f" of {tuned.wanted:,}" if done < tuned.wanted else ""
     lines = [
-        f"{counted(num_trials, 'trials')} of {name}, seed {tuned.seed}" + (f" ({', '.join(out)})" if out else "") + ".",
+        f"{done:,}{cut} {'trial' if max(done, tuned.wanted) == 1 else 'trials'} of {name}, seed {tuned.seed}"
+        + (f" ({', '.join(out)})" if out else "")
+        + ".",
         f"{UNITS[tuned.metric]} over the horizon on the validation fold, in standard deviations of each series; "
         "the test fold was not looked at.",
     ]
@@ -154,6 +157,13 @@ def settings_of(one: Tried, tuned: Tuned) -> str:
     return kind + (", ".join(f"{name} {shown(value)}" for name, value in one.settings.items()) or "as it stood")
 
 
+def go_on(tuned: Tuned, spec: Path, path: Path) -> str:
+    """What to type next: train with what was found, or search on where nothing was."""
+    if tuned.network is not None:
+        return f"{command()} train {shlex.quote(str(path))}"
+    return f"{command()} tune {shlex.quote(str(spec))} --trials {2 * tuned.wanted}   (goes on from here)"
+
+
 def print_tuned(tuned: Tuned, spec: Path, path: Path, replaced: bool) -> None:
     """The best few, what they are worth, and where to go from here."""
     click.echo("")
@@ -167,6 +177,6 @@ def print_tuned(tuned: Tuned, spec: Path, path: Path, replaced: bool) -> None:
         {
             "written": f"{os.path.relpath(path) if path.is_absolute() else path}{again}",
             "took": f"{tuned.seconds:.1f} s",
-            "next": f"{command()} train {shlex.quote(str(path))}",
+            "next": go_on(tuned, spec, path),
         }
     )

@@ -49,6 +49,7 @@ class Tuned(BaseModel):
     best: Tried
     network: dict | None  # of the best; None where that is the spec as it stood
     fit: dict | None
+    wanted: int  # trials in all
     interrupted: bool
     seconds: float
 
@@ -156,7 +157,7 @@ def tuning(spec: PipelineSpec, search: SearchSpec) -> Tuned:
         network, fit = sections_of(shared, best)
         return Tuned(
             name=spec.name, run_id=run.id, tasks=run.tasks, metric=spec.gate.metric, seed=search.seed, trials=tried,
-            best=best, network=network, fit=fit, interrupted=interrupted, seconds=run.seconds,
+            best=best, network=network, fit=fit, wanted=search.trials, interrupted=interrupted, seconds=run.seconds,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from models.networks import FitSettings, NetworkSpec, recipe
 from models.specs import FitSpec
 
 Value = bool | int | float | str | None
+OF_A_BRANCH = ("network.channels", "network.dropout", "network.head_dropout")  # of a periodic network that has one
 FIXED = ("network.kind", "fit.seeds", "fit.device", "fit.keep")  # say what is compared, or where, and not how good it gets
 
 
@@ -77,6 +78,11 @@ def shorter(season: int, lookback: int) -> list[int]:
     """Lookbacks below the windows' own: whole seasons, or, without a season, parts of it."""
     steps = [season * many for many in (2, 4, 8, 16)] if season > 1 else [lookback // 4, lookback // 2]
     return [one for one in steps if 0 < one < lookback]
+
+
+def matters(name: str, settings: dict[str, Value]) -> bool:
+    """Whether a setting changes anything, once the others are known."""
+    return not (settings.get("network.branch") == "none" and name in OF_A_BRANCH)
 
 
 def value_of(network: NetworkSpec, fit: FitSpec, name: str) -> Value:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault
-from models.knobs import Knob, Value
+from models.knobs import Knob, Value, matters
 from tasks.storage import Store, speaking_of
 from tasks.watching import Stopped
 
@@ -106,7 +106,11 @@ class Study:
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=AT_RANDOM)
         trial = self.study.ask()
         kind = trial.suggest_categorical(KIND, list(knobs)) if len(knobs) > 1 else next(iter(knobs))
-        return trial, kind, {knob.name: drawn(trial, f"{kind}.{knob.name}", knob) for knob in knobs[kind]}
+        settings: dict[str, Value] = {}
+        for knob in sorted(knobs[kind], key=lambda knob: knob.name):  # so that a branch comes before what is of it
+            if matters(knob.name, settings):
+                settings[knob.name] = drawn(trial, f"{kind}.{knob.name}", knob)
+        return trial, kind, settings
 
     def show(self, trial: optuna.Trial, losses: dict[int, float], stops: bool = True) -> None:
         """Report the losses, by part of the training, that are new.
