@@ -55,7 +55,7 @@ def usual_knobs(network: NetworkSpec, fit: FitSpec, season: int, lookback: int, 
         Knob(name="fit.learning_rate", low=rate / 8, high=rate * 4, log=True),
         Knob(name=f"fit.{length}", choices=tuple(dict.fromkeys((max(1, now // 2), now, now * 2)))),
     ]
-    noise = Knob(name="network.noise", low=0.0, high=1.0)
+    noise = Knob(name="network.noise", low=0.0, high=max(0.5, 2 * getattr(network, "noise", 0.0)))
     decay = Knob(name="fit.weight_decay", choices=(0.0, 0.01, 0.1, 1.0))
     dropout = Knob(name="network.dropout", low=0.0, high=0.5)
     looks = Knob(name="network.lookback", choices=(None, *shorter(season, lookback)))

@@ -170,15 +170,15 @@ def open_study(store: Store, name: str, made_from: dict, seed: int) -> Iterator[
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     blob = json.dumps(made_from, sort_keys=True, allow_nan=False).encode()
     key = hashlib.sha256(blob).hexdigest()[:32]
-    folder = store.root / "studies" / name
+    folder, file = store.root / "studies", f"{name}-{key}"
     with speaking_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        guard = open(folder / f"{key}.lock", "w")  # noqa: SIM115, closed below; the system frees it if this process dies
+        guard = open(folder / f"{file}.lock", "w")  # noqa: SIM115, closed below; the system frees it if this process dies
     try:
         fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         guard.close()
         raise Fault(f"Another convcast tune of {name!r} is at this search. Wait for it, or give another --seed.") from error
     with guard:
-        storage = JournalStorage(JournalFileBackend(str(folder / f"{key}.log")))
+        storage = JournalStorage(JournalFileBackend(str(folder / f"{file}.log")))
         yield Study(optuna.create_study(study_name=name, storage=storage, pruner=AmongAlike(), load_if_exists=True), seed)

@@ -20,7 +20,11 @@ from tasks.journal import Journal, journal
 from tasks.study import AmongAlike, parts_of
 from tasks.watching import Stopped, watched_by
 
-LINEAR = {"network": {"kind": "linear"}, "fit": {"max_steps": 40, "steps_per_epoch": 4, "batch_size": 16, "device": "cpu"}}
+LINEAR = {
+    "network": {"kind": "linear"},
+    "fit": {"learning_rate": 1e-4, "max_steps": 40, "steps_per_epoch": 4, "batch_size": 16, "device": "cpu"},
+}
+FASTER = ("--over", "fit.learning_rate=0.002..0.004", "--over", "network.noise=0")  # so that something better is found
 
 
 @pytest.fixture
@@ -175,7 +179,9 @@ def test_the_test_fold_has_no_part_in_a_search(searched, tmp_path_factory):
     frame = make_frame()
     frame.loc[528:, "load"] += 100
     other.write_frame(frame)
-    assert tuning(other.spec, SearchSpec(trials=4)).trials == searched[1].trials
+    found = tuning(other.spec, SearchSpec(trials=4)).trials
+    assert [one.settings for one in found] == [one.settings for one in searched[1].trials]
+    assert [one.error for one in found] == pytest.approx([one.error for one in searched[1].trials], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +253,7 @@ def test_epochs_take_the_place_of_steps():
 def test_the_file_is_the_users_own_with_the_best_settings_and_trains_from_the_cache(searched, monkeypatch, capsys):
     case, _ = searched
     case.yaml.write_text("# Our load.\n" + case.yaml.read_text().replace("name: small", "name: small  # of the town"))
-    code, out, err = convcast(monkeypatch, capsys, "tune", case.yaml, "--trials", 4)
+    code, out, err = convcast(monkeypatch, capsys, "tune", case.yaml, "--trials", 3, *FASTER)
     assert code == 0, err
     path = case.folder / "spec.tuned.yaml"
     assert "train " + str(path) in out.splitlines()[-1]
@@ -310,7 +316,7 @@ def test_a_file_that_somebody_changed_is_left_as_it_is(server, searched, monkeyp
         (["--over", "fit.learning_rate=2..1"], "goes from 2 to 1"),
         (["--over", "fit.learing_rate=1..2"], r"did you mean 'fit.learning_rate'\?.*it can be network.lookback"),
         (["--over", "network.kind=linear"], "network.kind is nothing that a search turns"),
-        (["--over", "network.noise=-1..1"], r"network.noise can not be -1.0: Input should be greater"),
+        (["--over", "network.noise=-1..1"], r"network.noise can not be -1: Input should be greater"),
         (["--over", "fit.loss=mae", "--over", "fit.loss=mse"], "--over names fit.loss twice"),
     ],
 )
@@ -324,11 +330,11 @@ def test_a_series_that_is_too_short_is_named(server, small, monkeypatch, capsys)
 
 
 def test_json_has_every_trial_and_the_sections_to_train_with(searched, monkeypatch, capsys):
-    case, tuned = searched
-    code, out, err = convcast(monkeypatch, capsys, "tune", case.yaml, "--trials", 4, "--json")
+    case, _ = searched
+    code, out, err = convcast(monkeypatch, capsys, "tune", case.yaml, "--trials", 3, "--json", *FASTER)
     assert code == 0, err
     found = yaml.safe_load(out)
-    assert [one["trial"] for one in found["trials"]] == [0, 1, 2, 3]
-    assert found["best"]["error"] == pytest.approx(tuned.best.error)
+    assert [one["trial"] for one in found["trials"]] == [0, 1, 2]
+    assert found["best"]["error"] == min(one["error"] for one in found["trials"] if one["error"] is not None)
     assert found["network"]["kind"] == "linear"
     assert make_document(case.folder)["name"] == found["name"]
