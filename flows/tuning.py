@@ -144,6 +144,7 @@ class Search:
 @flow(name="tuning", persist_result=False, validate_parameters=True, task_runner=few_at_once())
 def tuning(spec: PipelineSpec, search: SearchSpec) -> Tuned:
     """Try networks and fits around a spec and say which forecasts best on validation."""
+    check_loss(spec)
     over = [parse_over(one) for one in search.over]
     check_names(over, [network for network, _ in spec.recipes])
     check_networks(spec)
@@ -159,6 +160,15 @@ def tuning(spec: PipelineSpec, search: SearchSpec) -> Tuned:
             name=spec.name, run_id=run.id, tasks=run.tasks, metric=spec.gate.metric, seed=search.seed, trials=tried,
             best=best, network=network, fit=fit, wanted=search.trials, interrupted=interrupted, seconds=run.seconds,
         )  # fmt: skip
+
+
+def check_loss(spec: PipelineSpec) -> None:
+    """Raises a Fault where the forecasts are not what a search could judge."""
+    if any(fit.loss == "quantile" for _, fit in spec.recipes):
+        raise Fault(
+            f"fit.loss is 'quantile'; a search goes by {spec.gate.metric.upper()}, which would lead it away from that quantile. "
+            "Search with another loss, and set fit.loss and fit.level in the spec that is written."
+        )
 
 
 def try_all(shared: Search, study: Study, trials: int) -> bool:

@@ -12,7 +12,13 @@ from models.specs import FitSpec
 
 Value = bool | int | float | str | None
 OF_A_BRANCH = ("network.channels", "network.dropout", "network.head_dropout")  # of a periodic network that has one
-FIXED = ("network.kind", "fit.seeds", "fit.device", "fit.keep")  # say what is compared, or where, and not how good it gets
+FIXED = (
+    "network.kind",
+    "fit.seeds",
+    "fit.device",
+    "fit.keep",
+    "fit.level",
+)  # say what is compared, or where, and not how good it gets
 
 
 class Knob(BaseModel):

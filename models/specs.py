@@ -73,9 +73,7 @@ class FitSpec(BaseModel):
     optimizer: Literal["adamw", "rmsprop"] = "adamw"
     weight_decay: float = Field(0.0, ge=0)
     loss: Literal["mse", "mae", "huber", "quantile"] = "mse"
-    level: float | None = Field(
-        None, gt=0, lt=1, description="the quantile to forecast; for loss 'quantile' only"
-    )
+    level: float | None = Field(None, gt=0, lt=1, description="the quantile to forecast; for loss 'quantile' only")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of a step's gradient; null: as it comes")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the running mean of weights; 0: the weights as they are")
     keep: Literal["best", "last"] = Field("best", description="which epoch's weights, by validation loss")

@@ -329,6 +329,11 @@ def test_a_series_that_is_too_short_is_named(server, small, monkeypatch, capsys)
     check_refused(convcast(monkeypatch, capsys, "tune", small.yaml), "load has 200 steps; lookback 72", small)
 
 
+def test_a_quantile_is_not_searched_for_by_the_error_of_the_middle(server, small, monkeypatch, capsys):
+    small.write_spec(**LINEAR | {"fit": LINEAR["fit"] | {"loss": "quantile", "level": 0.9}})
+    check_refused(convcast(monkeypatch, capsys, "tune", small.yaml), "fit.loss is 'quantile'; a search goes by MAE", small)
+
+
 def test_json_has_every_trial_and_the_sections_to_train_with(searched, monkeypatch, capsys):
     case, _ = searched
     code, out, err = convcast(monkeypatch, capsys, "tune", case.yaml, "--trials", 3, "--json", *FASTER)
