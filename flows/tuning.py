@@ -166,7 +166,7 @@ def check_loss(spec: PipelineSpec) -> None:
     """Raises a Fault where the forecasts are not what a search could judge."""
     if any(fit.loss == "quantile" for _, fit in spec.recipes):
         raise Fault(
-            f"fit.loss is 'quantile'; a search goes by {spec.gate.metric.upper()}, which would lead it away from that quantile. "
+            f"fit.loss is 'quantile'; a search goes by {spec.gate.metric.upper()}, which would lead away from that quantile. "
             "Search with another loss, and set fit.loss and fit.level in the spec that is written."
         )
 

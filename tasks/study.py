@@ -68,9 +68,10 @@ class Study:
 
     def __init__(self, study: optuna.Study, seed: int):
         self.study, self.seed = study, seed
-        for trial in study.get_trials(states=(TrialState.RUNNING,)):  # a run was killed at it: the same settings once more
+        for trial in study.get_trials(
+            states=(TrialState.RUNNING,)
+        ):  # a run was killed at it; the same settings are drawn again
             study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params)
 
     @property
     def tried(self) -> list[Tried]:
