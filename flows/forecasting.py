@@ -3,12 +3,13 @@
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-from flows.preparing import ingest_source, stock_of
+from flows.preparing import ingest_source
 from flows.running import few_at_once, run_of
 from flows.spec import PipelineSpec
 from models.errors import Fault
 from models.series import SeriesFacts
 from tasks.forecast.task import forecast
+from tasks.ingest.chunks import take_stock
 from tasks.ingest.shards import Overview
 from tasks.ingest.sources import SourceSpec
 from tasks.journal import StepState
@@ -48,7 +49,8 @@ def forecasting(spec: PipelineSpec) -> Forecasted:
             raise Fault(f"No model of {spec.name!r} is live in {store.root}. Run convcast train first.")
         facts = live.model.facts
         check_same_source(facts, spec.source)
-        got = ingest_source(spec.source.seen_by(facts.columns), stock_of(spec, store), store, facts.columns)
+        source = spec.source.seen_by(facts.columns)  # whatever else the spec names need not be there any more
+        got = ingest_source(source, take_stock(source, store.downloads), store, facts.columns)
         check_same_frequency(facts, spec.source, got.overview)
         settings = (got.statics, spec.forecast.origin, spec.source.quarantine)
         published = forecast(spec.name, live.model, got.series, *settings, run.id, run.now, store)

@@ -1,11 +1,12 @@
 """From a source to windows: the steps that training, forecasting and exports begin with."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from flows.spec import PipelineSpec
 from models.errors import Fault
+from models.inputs import keep_channels
 from models.series import Columns
 from models.windows import WindowSettings, WindowSpec
 from tasks.ingest.calendar import calendar_of, usual_calendar
@@ -18,6 +19,7 @@ from tasks.ingest.statics import Statics, read_statics
 from tasks.ingest.task import Series, ingest
 from tasks.normalise import Normalised, normalise
 from tasks.planning import Unknown
+from tasks.select import Selection, select
 from tasks.storage import Store
 from tasks.windows.task import Windows, materialise_windows, stretches
 
@@ -45,6 +47,7 @@ class Prepared:
     normalised: list[Normalised]
     windows: list[Windows]
     cut: WindowSpec | None = None  # None: not known before more of the source is read
+    selection: Selection | None = None  # of the inputs, where the spec leaves them to be chosen
 
 
 def ingest_source(
@@ -192,18 +195,39 @@ def prepare(
     overview, series = got.overview, got.series
     if isinstance(series, Unknown) or any(isinstance(one, Unknown) for one in series):
         waits = series if isinstance(series, Unknown) else next(one for one in series if isinstance(one, Unknown))
-        normalised = normalise.map(waits, store, label=f"normalise{suffix}")
-        windows = materialise_windows.map(waits, store, label=f"materialise_windows{suffix}")
-        return Prepared(got, normalised, windows)
-    season = spec.season or overview.season
+        return prepare_later(got, waits, store, suffix)
+    season, cut, selection = spec.season or overview.season, windows_for(spec, settings, overview, series, store), None
+    if columns is None and spec.network.inputs != "all":
+        got, selection = seen_inputs(spec, source, got, cut, season, store)
+        if isinstance(selection, Unknown):
+            return prepare_later(got, selection, store, suffix)
+        if selection and settings.lookback is None:
+            cut = cut.model_copy(update={"lookback": selection.lookback})
     calendar = calendar_of(overview.frequency, source.timezone, got.columns)
     used = [(one, statics_of(got.statics, one, store)) for one in series if one.num_series]
     calls = [(one, got.columns, statics, spec.scaling, spec.folds, season) for one, statics in used]
     normalised = normalise.map(calls, store, label=f"normalise{suffix}")
-    cut = windows_for(spec, settings, overview, series, store)
     calls = [(stretch, cut, got.columns, calendar, statics) for one, statics in used for stretch in stretches(one)]
     windows = materialise_windows.map(calls, store, label=f"materialise_windows{suffix}")
-    return Prepared(got, normalised, windows, cut)
+    return Prepared(got, normalised, windows, cut, selection)
+
+
+def prepare_later(got: Ingested, waits: Unknown, store: Store, suffix: str) -> Prepared:
+    """A plan of the steps that wait for one that will run."""
+    normalised = normalise.map(waits, store, label=f"normalise{suffix}")
+    windows = materialise_windows.map(waits, store, label=f"materialise_windows{suffix}")
+    return Prepared(got, normalised, windows)
+
+
+def seen_inputs(
+    spec: PipelineSpec, source: SourceSpec, got: Ingested, cut: WindowSpec, season: int, store: Store
+) -> tuple[Ingested, Selection | Unknown | None]:
+    """The source with those channels alone that `network.inputs` names, or that are found to tell something of the target."""
+    if spec.network.inputs != "auto":
+        return replace(got, columns=keep_channels(got.columns, spec.network.inputs)), None
+    calendar = calendar_of(got.overview.frequency, source.timezone, got.columns)
+    selection = select(got.series, got.columns, calendar, cut, spec.folds, season, store)
+    return (got if isinstance(selection, Unknown) else replace(got, columns=selection.columns)), selection
 
 
 def windows_for(

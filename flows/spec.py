@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import Fault, shortlist
+from models.inputs import keep_channels
 from models.metrics import score_steps
 from models.networks import KINDS, AutoSpec, FitSettings, NetworkSpec, build_network, forms_of, recipe
 from models.scaling import ScalingSpec
@@ -20,10 +21,12 @@ from tasks.ingest.streams import find_encoding
 from tasks.ingest.timeline import parse_offset, parse_timezone, season_of
 
 ENOUGH = 1 << 20  # steps of a series of which nothing is known yet
+WAVES = ("hour", "weekday", "day_of_year")  # of the local clock, which of them follows from the frequency where none is named
 EITHER = {  # keys that take more than one kind of value, and which
     "source.uri": "a path or URL is needed, or a list of some",
     "source.timestamp": "the name of a column is needed, or a list of two: of dates and of times of day",
     "source.series_id": "the name of a column is needed, or a list of some",
+    "network.inputs": "it can be all, auto, or a list of names of covariates",
 }
 
 
@@ -74,6 +77,7 @@ class PipelineSpec(BaseModel):
         season = self.season or (season_of(self.source.frequency) if self.source.frequency else None)
         if season:
             check_gate(self.gate, self.windows, season)
+        seen_columns(self)  # raises where an input is named that there is not
         _ = self.recipes  # raises where settings of fit do not suit one of them
         return self
 
@@ -94,6 +98,20 @@ def declared_columns(source: SourceSpec) -> Columns:
     )  # fmt: skip
 
 
+def seen_columns(spec: PipelineSpec) -> Columns:
+    """The channels that networks see, as far as the spec tells them.
+
+    Raises:
+        Fault: `network.inputs` names a covariate that there is not.
+    """
+    columns, inputs = declared_columns(spec.source), spec.network.inputs
+    if isinstance(inputs, str):
+        return columns
+    if spec.source.calendar is None:
+        columns = columns.model_copy(update={"calendar": WAVES})
+    return keep_channels(columns, inputs)
+
+
 def check_gate(gate: GateSpec, windows: WindowSettings, season: int) -> None:
     """Raises a Fault where the gate looks at a number of steps that no score is made for."""
     allowed = score_steps(windows.horizon, season)
@@ -112,7 +130,7 @@ def check_networks(spec: PipelineSpec) -> None:
     windows = spec.windows.resolved(season, ENOUGH)
     with torch.device("meta"):  # shapes only, no memory
         for network, _ in spec.recipes:
-            build_network(network, declared_columns(spec.source), windows, season)
+            build_network(network, seen_columns(spec), windows, season)
 
 
 def load_spec(path: str | Path) -> PipelineSpec:
@@ -193,7 +211,7 @@ def describe_error(fault: dict, document: dict) -> str:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"{key} is no key of this spec{hint}; allowed here: {', '.join(allowed)}"
     if len(place) > 2 and (either := ".".join(place[:2])) in EITHER:
-        return describe_either(either, document["source"][place[1]])
+        return describe_either(either, document[place[0]][place[1]])
     if fault["type"] == "missing":
         return f"{key} is missing"
     if fault["type"] == "union_tag_invalid":
@@ -218,7 +236,8 @@ def allowed_keys(place: list[str], document: dict) -> list[str]:
         section = document.get("network") or {}
         if len(place) > 2:  # network.forms.0
             section = section["forms"][int(place[2])]
-        return list(KINDS.get(section.get("kind", "auto"), AutoSpec).model_fields)
+        fields = KINDS.get(section.get("kind", "auto"), AutoSpec).model_fields
+        return [name for name in fields if name != "inputs" or len(place) == 1]  # which is said once for all forms
     kind = PipelineSpec
     for part in place:
         if getattr(kind, "__origin__", None) is dict:  # the user's own names, each with a section below it

@@ -103,7 +103,7 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     promotion = promote(spec.name, model, new, rivals, spec.gate, live, run.id, run.now, store)
     got = made.ingested
     aside = SetAside(series=got.set_aside, faults=tuple(got.faults[:20]))
-    page = report(subject_of(spec), got.overview, got.series, aside, model, new, rivals, spec.gate, store)
+    page = report(subject_of(spec), got.overview, got.series, aside, model, new, rivals, spec.gate, made.selection, store)
     is_live = live is not None and live.model.digest == model.digest
     scores = {"new": new, "live": new if is_live else rivals.get("live model"), "naive": naive}
     return Outcome(model, scores, promotion, page, aside)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from models.series import Columns
-from models.specs import FitSpec, LinearSpec, PeriodicSpec, ReferenceSpec, ResidualSpec
+from models.specs import FitSpec, Inputs, LinearSpec, PeriodicSpec, ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
 
 NetworkSpec = Annotated[ReferenceSpec | ResidualSpec | PeriodicSpec | LinearSpec, Field(discriminator="kind")]
@@ -19,12 +19,15 @@ class AutoSpec(BaseModel):
 
     kind: Literal["auto"] = "auto"
     forms: tuple[NetworkSpec, ...] = Field(FORMS, min_length=2, max_length=6, description="the networks to choose from")
+    inputs: Inputs = "all"
 
     @field_validator("forms")
     @classmethod
     def _distinct(cls, forms):
         if len(set(forms)) < len(forms):
             raise ValueError("a form is named twice; it would only be trained twice")
+        if any(form.inputs != "all" for form in forms):
+            raise ValueError("all forms see the same inputs; say inputs beside forms")
         return forms
 
 
@@ -94,8 +97,8 @@ def recipe(network: NetworkSpec, settings: FitSettings) -> FitSpec:
 
 
 def forms_of(network: AutoSpec | NetworkSpec) -> tuple[NetworkSpec, ...]:
-    """The networks that are trained."""
-    return network.forms if isinstance(network, AutoSpec) else (network,)
+    """The networks that are trained, on whatever inputs the windows have."""
+    return network.forms if isinstance(network, AutoSpec) else (network.model_copy(update={"inputs": "all"}),)
 
 
 def tells_apart(network: NetworkSpec) -> bool:

@@ -4,6 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+# What a spec says of `inputs` holds for all networks of a run; it is resolved before one is built.
+Inputs = Annotated[
+    Literal["all", "auto"] | tuple[str, ...],
+    Field(description="covariates that are seen; auto: those that tell something of the target; or their names"),
+]
+
 
 class ReferenceSpec(BaseModel):
     """The net this project began with: one convolution, one step ahead, forecast recursively."""
@@ -16,6 +22,7 @@ class ReferenceSpec(BaseModel):
     pool: int = Field(4, ge=1, description="steps")
     hidden: int = Field(216, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
+    inputs: Inputs = "all"
 
 
 class ResidualSpec(BaseModel):
@@ -31,6 +38,7 @@ class ResidualSpec(BaseModel):
     noise: float = Field(0.1, ge=0, description="jitter of the inputs while training, in standard deviations")
     lookback: int | None = Field(None, ge=1, description="newest steps that it uses; null: nine seasons")
     embedding: int = Field(0, ge=0, le=256, description="numbers learned for each series; 0: all series share everything")
+    inputs: Inputs = "all"
 
 
 class PeriodicSpec(BaseModel):
@@ -45,6 +53,7 @@ class PeriodicSpec(BaseModel):
     head_dropout: float = Field(0.5, ge=0, lt=1, description="before the last map of the branch")
     rescale: bool = Field(True, description="divide each window by its own standard deviation, not by the series' alone")
     noise: float = Field(0.5, ge=0, description="jitter of the inputs while training, in the size of a window's own steps")
+    inputs: Inputs = "all"
 
 
 class LinearSpec(BaseModel):
@@ -55,6 +64,7 @@ class LinearSpec(BaseModel):
     kind: Literal["linear"] = "linear"
     lookback: int | None = Field(None, ge=1, description="newest steps that it uses; null: all")
     noise: float = Field(0.0, ge=0, description="jitter of the inputs while training, in standard deviations")
+    inputs: Inputs = "all"
 
 
 class FitSpec(BaseModel):

@@ -17,6 +17,7 @@ from tasks.ingest.task import Series
 from tasks.ingest.timeline import parse_timezone
 from tasks.policy import step, this_call
 from tasks.promote import judge, short
+from tasks.select import Selection
 from tasks.storage import Receipt, Store
 from tasks.train import Model
 from tasks.validate import Scores, clock_unit
@@ -58,6 +59,7 @@ def report(
     new: Scores,
     rivals: dict[str, Scores],
     gate: GateSpec,
+    selection: Selection | None,
     store: Store,
 ) -> Page:
     """Write the page."""
@@ -70,6 +72,7 @@ def report(
         "num_seeds": len({curve["seed"] for curve in history["curves"]}),
         "too_short": shortlist(history["too_short"], 20),
     }
+    facts |= {"selection": selection}
     facts |= {"worst_series": backtests["new model"]["test"]["worst_series"] if model.num_series > 1 else []}
     with store.draft(this_call()) as draft:
         draft.write_bytes(PAGE, render(charts, facts).encode())

@@ -134,7 +134,7 @@ def test_making_paths_absolute_leaves_the_document_as_it_was(tmp_path):
         # what a network takes depends on its kind
         ({"network": RESIDUAL | {"filters": 3}}, r"network\.filters is no key .*allowed here: kind, channels, depth, kernel,"),
         ({"network": REFERENCE | {"depth": 3}}, r"network\.depth is no key .*allowed here: kind, filters, kernel, pool,"),
-        ({"network": {"chanels": 3}}, r"network\.chanels is no key .*allowed here: kind, forms$"),
+        ({"network": {"chanels": 3}}, r"network\.chanels is no key .*allowed here: kind, forms, inputs$"),
         ({"network": RESIDUAL | {"chanels": 3}}, r"network\.chanels is no key .*\(did you mean 'channels'\?\)"),
         ({"network": {"forms": [RESIDUAL, {"kind": "linear", "los": 1}]}}, r"network\.forms\.1\.los is .*: kind, lookback,"),
     ],

@@ -105,7 +105,9 @@ class SourceSpec(BaseModel):
         """This source as a model with these columns reads it."""
         plain = tuple(dict.fromkeys(name.split("=")[0] for name in columns.static))
         covariates = {"past_covariates": columns.past, "future_covariates": columns.future, "calendar": columns.calendar}
-        return self.model_copy(update=covariates | {"static_covariates": plain, "holidays": columns.holidays})
+        seen = self.model_copy(update=covariates | {"static_covariates": plain, "holidays": columns.holidays})
+        kept = {name: rule for name, rule in self.rules.items() if name in (self.target, *seen.covariates)}
+        return seen.model_copy(update={"rules": kept})
 
     @property
     def masks(self) -> bool:
