@@ -61,6 +61,14 @@ def test_a_second_run_takes_the_selection_from_the_cache_and_a_plan_knows_it(ser
     assert {entry.step: entry.state for entry in training(case.spec).tasks}["select"] == "Cached"
 
 
+def test_a_live_model_that_saw_every_input_is_held_against_one_that_sees_less_and_the_other_way_round(server, case):
+    first = training(with_noise(case, network=SMALL).spec)
+    second = training(with_noise(case).spec)
+    assert second.scores["live"] == first.scores["new"]
+    third = training(with_noise(case, network=SMALL).spec)
+    assert third.scores["new"] == first.scores["new"]
+
+
 def test_inputs_that_are_named_are_all_that_networks_see(server, case):
     training(with_noise(case, network=SMALL | {"inputs": ["temperature"]}).spec)
     columns = read_live(case.store, "small").model.facts.columns
