@@ -10,7 +10,13 @@ from flows.forecasting import forecasting
 from flows.spec import load_spec
 from flows.training import training
 from models.errors import Fault
+from models.inputs import Input
+from models.series import Columns
+from models.windows import FoldSpec, WindowSpec
+from tasks.ingest.calendar import Calendar
+from tasks.ingest.task import Series
 from tasks.promote import read_live
+from tasks.select import at_origins, training_rows
 
 SMALL = {"kind": "linear"}
 
@@ -27,6 +33,13 @@ def with_noise(case: Case, **changes) -> Case:
     return case
 
 
+def windows_of(case: Case, digest: str) -> WindowSpec:
+    """The windows of a model that was trained here."""
+    made = case.store.manifests("train") + case.store.manifests("calibrate")
+    (model,) = [one["receipt"] for one in made if one["receipt"]["digest"] == digest]
+    return WindowSpec.model_validate(model["windows"])
+
+
 def test_noise_is_dropped_and_neither_bundle_nor_forecast_asks_for_it(server, case):
     trained = training(with_noise(case, source__rules={"noise": {"min": -100}}).spec)
     assert [entry.step for entry in trained.tasks].count("select") == 1
@@ -39,16 +52,19 @@ def test_noise_is_dropped_and_neither_bundle_nor_forecast_asks_for_it(server, ca
     assert forecasting(case.spec).rows_written == 4
 
 
-def test_steps_after_those_to_train_on_change_no_choice(server, case):
-    training(with_noise(case).spec)
-    (before,) = case.store.manifests("select")
-    frame = pd.read_csv(case.csv)
-    frame.loc[len(frame) - 100 :, "noise"] = frame.loc[len(frame) - 100 :, "load"]
-    case.write_frame(frame)
-    training(case.spec)
-    after = case.store.manifests("select")[-1]
-    assert after["made_from"] != before["made_from"]
-    assert after["receipt"]["picks"] == before["receipt"]["picks"]
+def test_only_steps_to_train_on_are_looked_at(trained):
+    series = [Series.model_validate(one["receipt"]) for one in trained.store.manifests("ingest")]
+    columns, calendar = Columns(future=("temperature",)), Calendar(frequency="h", timezone="UTC")
+    ((_, rows),) = training_rows(series, columns, calendar, FoldSpec(validation=72, test=72), trained.store)
+    assert rows[:, 0].tolist() == pd.read_csv(trained.csv)["load"][: 600 - 144].tolist()
+
+
+def test_moments_are_drawn_with_each_input_at_its_lag():
+    rows = np.stack([np.arange(10.0), 100 + np.arange(10.0), 200 + np.arange(10.0)], 1)
+    wanted = {2: [Input(channel="target", lag=3), Input(channel="wind", lag=0), Input(channel="sun", lag=-2)]}
+    values, target = at_origins(rows, np.array([4, 7]), Columns(past=("wind",), future=("sun",)), wanted)[2]
+    assert values.tolist() == [[1, 104, 206], [4, 107, 209]]
+    assert target.tolist() == [6, 9]
 
 
 def test_a_second_run_takes_the_selection_from_the_cache_and_a_plan_knows_it(server, case):
@@ -77,10 +93,12 @@ def test_inputs_that_are_named_are_all_that_networks_see(server, case):
 
 
 def test_the_lookback_is_as_long_as_the_inputs_need_where_the_spec_says_none(server, case):
-    with_noise(case, windows={"horizon": 4}, season=1)
-    training(case.spec)
+    usual = training(with_noise(case, windows={"horizon": 4}, season=60, network=SMALL).spec)
+    assert windows_of(case, usual.model).lookback == 120
+    with_noise(case, windows={"horizon": 4}, season=60)
+    chosen = training(case.spec)
     (selected,) = case.store.manifests("select")
-    assert read_live(case.store, "small").model.windows.lookback == selected["receipt"]["lookback"]
+    assert windows_of(case, chosen.model).lookback == selected["receipt"]["lookback"] < 120
 
 
 def test_a_name_that_is_no_covariate_stops_a_spec(case):
