@@ -131,7 +131,7 @@ class ShuffledStream:
         """Window tensors (B, span, C) on the device, beginning with the batch of `first_step`."""
         for step, (group, starts) in enumerate(self._indices()):
             if step >= first_step:
-                yield gather(self._rows(group), starts.to(self.device), self.span)
+                yield gather(self._rows(group), starts, self.span)
 
     def _indices(self) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
         sizes = np.asarray(self.blocks.num_windows)
@@ -149,7 +149,8 @@ class ShuffledStream:
                     continue
                 offsets = np.concatenate([[0], np.cumsum(lengths[group])[:-1]])
                 starts = [o + self.blocks.stride * np.arange(n) for o, n in zip(offsets, sizes[group], strict=True)]
-                shuffled = torch.from_numpy(rng.permutation(np.concatenate(starts)))
+                # All of them at once, so that a device is not waited for at every batch.
+                shuffled = torch.from_numpy(rng.permutation(np.concatenate(starts))).to(self.device)
                 blocks = tuple(int(block) for block in group)
                 for chosen in shuffled.split(self.batch_size)[:count]:
                     yield blocks, chosen

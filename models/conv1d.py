@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dropout import Dropout
 from models.errors import Fault
 from models.series import Columns
 from models.specs import ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
 
 SEASONS = 9  # that a residual net looks back where nothing else is said
+RUN = 16  # windows that a batch has at least where it is worth a look whether they are neighbours
 HIDDEN = 0.1  # share of windows whose series a network with an embedding is not told while training
 
 
@@ -47,7 +49,7 @@ class ReferenceNet(nn.Module):
             nn.Flatten(),
             nn.Linear(spec.filters * pooled, spec.hidden),
             nn.ReLU(),
-            nn.Dropout(spec.dropout),
+            Dropout(spec.dropout),
             nn.Linear(spec.hidden, 1),
         )
         for layer in self.layers:
@@ -57,16 +59,52 @@ class ReferenceNet(nn.Module):
 
     def forward(self, past: Tensor, future: Tensor, series: Tensor | None = None) -> Tensor:
         """One step (B, 1) while training; the whole horizon (B, H), step by step, when forecasting."""
-        past = past[:, :, self.seen]
-        if self.training:
-            return self.layers(past.transpose(1, 2))
-        return self.recursive(past, future)
+        if len(self.seen) < past.shape[2]:
+            past = past[:, :, self.seen]
+        return self.one_step(past) if self.training else self.recursive(past, future)
+
+    def one_step(self, past: Tensor) -> Tensor:
+        """What `layers` make of (B, L, C): the convolution as one matrix product, bias and ReLU after the pool.
+
+        Both commute with a maximum, and the pool leaves a fraction of the positions to do them for. Positions that
+        the pool would drop are not made at all.
+        """
+        conv, pool = self.layers[0], self.layers[2].kernel_size
+        num_pooled = (past.shape[1] - conv.kernel_size[0] + 1) // pool
+        patches = past.unfold(1, conv.kernel_size[0], 1)[:, : num_pooled * pool]  # (B, P, C, K)
+        hidden = F.linear(patches.flatten(2), conv.weight.flatten(1))  # (B, P, filters)
+        # As an image (B, filters, P, 1) whose channels lie innermost, as the matrix product left them: pooled fastest so.
+        pooled = F.max_pool2d(hidden.unsqueeze(2).permute(0, 3, 1, 2), (pool, 1)).squeeze(3)
+        return self.layers[4:]((pooled + conv.bias[:, None]).relu().flatten(1))
+
+    def one_step_of_run(self, rows: Tensor, lookback: int) -> Tensor:
+        """What `one_step` makes of every window (R - L + 1, 1) of a run of rows (R, C), each row convolved once.
+
+        The pool slides by one row, and each window takes from it every so many positions.
+        """
+        conv, pool, dense = self.layers[0], self.layers[2].kernel_size, self.layers[4]
+        num_pooled = (lookback - conv.kernel_size[0] + 1) // pool
+        hidden = F.linear(rows.unfold(0, conv.kernel_size[0], 1).flatten(1), conv.weight.flatten(1), conv.bias).relu()
+        slid = hidden[: len(hidden) - pool + 1]
+        for shift in range(1, pool):
+            slid = torch.maximum(slid, hidden[shift : len(hidden) - pool + 1 + shift])
+        filters, windows = slid.shape[1], len(rows) - lookback + 1
+        taken = slid.as_strided((windows, num_pooled, filters), (filters, pool * filters, 1)).flatten(1)
+        weight = dense.weight.unflatten(1, (filters, num_pooled)).transpose(1, 2).flatten(1)
+        return self.layers[5:](F.linear(taken, weight, dense.bias))
+
+    def first_step(self, past: Tensor) -> Tensor:
+        """`one_step`, by way of the rows where the windows are neighbours, as those of a backtest and of validation are."""
+        symbolic = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if symbolic or past.device.type != "cpu" or len(past) < RUN or not torch.equal(past[1:, :-1], past[:-1, 1:]):
+            return self.one_step(past)
+        return self.one_step_of_run(torch.cat([past[0], past[1:, -1]]), past.shape[1])
 
     def recursive(self, past: Tensor, future: Tensor) -> Tensor:
         """Each forecast joins the known covariates of its own step as the newest row of the next window."""
         steps = []
         for step in range(future.shape[1]):
-            forecast = self.layers(past.transpose(1, 2))  # (B, 1)
+            forecast = self.one_step(past) if step else self.first_step(past)  # (B, 1)
             steps.append(forecast)
             row = torch.cat([forecast, future[:, step]], 1)  # (B, C): the target, then the future covariates
             past = torch.cat([past[:, 1:], row[:, None]], 1)

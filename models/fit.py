@@ -87,9 +87,10 @@ class Training:
         plain = [p for p in network.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         if spec.optimizer == "rmsprop":  # Keras' defaults
-            self.optimizer = torch.optim.RMSprop(groups, lr=spec.learning_rate, alpha=0.9, eps=1e-7)
+            self.optimizer = torch.optim.RMSprop(groups, lr=spec.learning_rate, alpha=0.9, eps=1e-7, foreach=True)
         else:
             self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, 0.98), foreach=True)
+        self.live = network.state_dict()  # shares its memory with the network, whatever is loaded into that
         self.total_steps, self.step = total_steps, 0
         self.plateau_rate = 1.0  # by the epochs so far
 
@@ -109,8 +110,7 @@ class Training:
         if self.spec.average:
             decay = min(self.spec.average, self.step / (self.step + 10))
             with torch.no_grad():
-                for name, value in self.network.state_dict().items():
-                    self.mean[name].lerp_(value, 1 - decay)
+                torch._foreach_lerp_([self.mean[name] for name in self.live], list(self.live.values()), 1 - decay)
         return loss.detach()
 
     def _rate(self) -> float:

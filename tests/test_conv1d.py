@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from models.conv1d import SeasonalLags, depth_to_see, receptive_field, rows_used
+from models.dropout import Dropout
 from models.errors import Fault
 from models.naive import seasonal_naive
 from models.networks import build_network
@@ -41,7 +42,7 @@ def scrambled(network):
 def test_the_reference_net_is_the_one_that_was_published():
     columns = Columns(future=("a", "b", "c", "d", "e"))
     layers = build(ReferenceSpec(), columns, lookback=72, horizon=1).layers
-    kinds = [nn.Conv1d, nn.ReLU, nn.MaxPool1d, nn.Flatten, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    kinds = [nn.Conv1d, nn.ReLU, nn.MaxPool1d, nn.Flatten, nn.Linear, nn.ReLU, Dropout, nn.Linear]
     assert [type(layer) for layer in layers] == kinds
     assert layers[0].weight.shape == (64, 6, 4)  # 64 filters, 6 channels, kernel 4
     assert (layers[0].stride, layers[0].padding, layers[0].dilation) == ((1,), (0,), (1,))
@@ -79,6 +80,65 @@ def test_the_dense_layer_takes_what_the_pool_leaves(lookback, flat):
     assert network(past, future).shape == (3, 4)
 
 
+SHAPES = [
+    (72, ReferenceSpec()),
+    (12, ReferenceSpec(filters=3, kernel=1, pool=1, hidden=5)),
+    (13, ReferenceSpec(filters=3, kernel=5, pool=2, hidden=5)),  # 9 positions, one left out
+    (7, ReferenceSpec(filters=3, hidden=5)),  # a single pooled position
+]
+
+
+@pytest.mark.parametrize(("lookback", "spec"), SHAPES)
+def test_one_matrix_product_makes_what_the_layers_make(lookback, spec):
+    columns = Columns(future=("f",))
+    network, (past, _) = scrambled(build(spec, columns, lookback)), make_batch(columns, lookback, size=40)
+    assert torch.allclose(network.one_step(past), network.layers(past.transpose(1, 2)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("lookback", "spec"), SHAPES)
+def test_a_run_of_rows_gives_what_its_windows_give_one_by_one(lookback, spec):
+    columns = Columns(future=("f",))
+    network, rows = build(spec, columns, lookback), torch.randn(100, 2)
+    windows = rows.unfold(0, lookback, 1).transpose(1, 2)
+    expected = network.layers(windows.transpose(1, 2))
+    assert (network.one_step_of_run(rows, lookback) - expected).abs().max() < 1e-6
+
+
+def test_windows_that_are_neighbours_are_forecast_as_a_run(monkeypatch):
+    network, rows = build(ReferenceSpec(filters=3, hidden=5)), torch.randn(60, 1)
+    windows = rows.unfold(0, 12, 1).transpose(1, 2).contiguous()
+    expected = network.layers(windows.transpose(1, 2))
+    runs, one_step_of_run = [], network.one_step_of_run
+    monkeypatch.setattr(
+        network, "one_step_of_run", lambda rows, lookback: runs.append(len(rows)) or one_step_of_run(rows, lookback)
+    )
+    future = torch.zeros(len(windows), 1, 0)
+    assert (network(windows, future) - expected).abs().max() < 1e-6
+    assert runs == [60]
+    for others in (windows[::2], windows.flip(0), torch.cat([windows[:20], windows[21:]])):
+        network(others, future[: len(others)])
+    assert runs == [60]
+
+
+def test_the_matrix_product_trains_to_the_weights_that_the_layers_train_to():
+    columns = Columns(future=("f",))
+    fast, plain = (build(ReferenceSpec(dropout=0), columns, lookback=72).train() for _ in range(2))
+    optimizers = [torch.optim.RMSprop(one.parameters(), 1e-3, alpha=0.9, eps=1e-7) for one in (fast, plain)]
+    torch.manual_seed(3)
+    for _ in range(20):
+        past, target = torch.randn(32, 72, 2), torch.randn(32, 1)
+        losses = []
+        for optimizer, forecast in zip(optimizers, (fast.one_step, lambda x: plain.layers(x.transpose(1, 2))), strict=True):
+            loss = nn.functional.mse_loss(forecast(past), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert abs(losses[0] - losses[1]) < 1e-5
+    for value, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(value, other, atol=1e-5)
+
+
 def test_the_reference_net_is_trained_on_one_step_and_forecasts_all():
     columns = Columns(future=("f",))
     network, (past, future) = build(ReferenceSpec(dropout=0), columns), make_batch(columns)
@@ -89,24 +149,20 @@ def test_the_reference_net_is_trained_on_one_step_and_forecasts_all():
 
 
 def test_recursion_feeds_back_its_own_forecasts_beside_the_known_covariates():
-    class Layers(nn.Module):
+    seen = []
+
+    def one_step(past):
         """Forecasts the sum of the oldest target, twice the newest target and 100 times the newest covariate."""
-
-        def __init__(self):
-            super().__init__()
-            self.seen = []
-
-        def forward(self, x):  # (B, C, L)
-            self.seen.append(x.transpose(1, 2)[0].tolist())
-            return (x[:, 0, 0] + 2 * x[:, 0, -1] + 100 * x[:, 1, -1])[:, None]
+        seen.append(past[0].tolist())
+        return (past[:, 0, 0] + 2 * past[:, -1, 0] + 100 * past[:, -1, 1])[:, None]
 
     columns = Columns(future=("f",))
     network = build(ReferenceSpec(kernel=1, pool=1), columns, lookback=3, horizon=3)
-    network.layers = Layers()
+    network.one_step = one_step
     past = torch.tensor([[[1.0, 0], [2, 0], [3, 1]]])
     future = torch.tensor([[[2.0], [3], [4]]])
     assert network(past, future).tolist() == [[107, 416, 1135]]  # 1+2*3+100, 2+2*107+200, 3+2*416+300
-    assert network.layers.seen == [
+    assert seen == [
         [[1, 0], [2, 0], [3, 1]],
         [[2, 0], [3, 1], [107, 2]],
         [[3, 1], [107, 2], [416, 3]],

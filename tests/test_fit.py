@@ -182,11 +182,11 @@ def test_a_validation_loss_that_is_no_number_is_named():
 
 
 def test_best_keeps_the_weights_of_the_epoch_with_the_lowest_validation_loss():
-    spec = short("reference", keep="best", epochs=8, learning_rate=0.05)  # so large that it does not end at its best
+    spec = short("reference", keep="best", epochs=6, learning_rate=0.05)  # so large that it does not end at its best
     seen = []
     fitted = run(SMALL["reference"], spec, save=seen.append)
     losses = [entry["validation"] for entry in fitted.history]
-    assert fitted.best_epoch == 1 + losses.index(min(losses)) != 8
+    assert fitted.best_epoch == 1 + losses.index(min(losses)) != 6
     best = seen[fitted.best_epoch - 1].tensors
     assert same(fitted.weights, {name[8:]: value for name, value in best.items() if name.startswith("network.")})
 
