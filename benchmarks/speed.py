@@ -45,7 +45,7 @@ def scaled_rows(csv: Path | None) -> np.ndarray:
     """Demand, WorkDay and Temperature (R, 3) of the training and validation rows, scaled by the training rows."""
     rows = read_year(csv)[["Demand", "WorkDay", "Temperature"]].to_numpy(np.float64)[:FIRST_TEST]
     train = rows[:FIRST_VALIDATION]
-    return ((rows - train.mean(0)) / train.std(0)).astype(np.float32)
+    return np.ascontiguousarray((rows - train.mean(0)) / train.std(0), np.float32)
 
 
 def train_in_turns(rows: np.ndarray, names: list[str], turns: int, passes: int, peers: Path) -> dict[str, list[dict]]:
