@@ -52,14 +52,14 @@ def mark_of(rest: str) -> str:
 
 def write_tuned(tuned: Tuned, spec: Path, path: Path) -> None:
     """Write the user's own spec with the settings of the best trial, and the table above it."""
-    yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 4096
-    document = yaml.load(without_header(spec.read_text(encoding="utf-8")))
+    round_trip = YAML()
+    round_trip.preserve_quotes, round_trip.width = True, 4096
+    document = round_trip.load(without_header(spec.read_text(encoding="utf-8")))
     if path.resolve().parent != spec.resolve().parent:
         absolute_paths(document, spec.resolve().parent)
     set_best(document, tuned)
     text = io.StringIO()
-    yaml.dump(document, text)
+    round_trip.dump(document, text)
     rest = "".join(f"# {line}".rstrip() + "\n" for line in header(tuned, spec)) + "\n" + text.getvalue()
     check_spec(resolved(YAML(typ="safe").load(rest), path.resolve().parent), str(path))
     with speaking_of(path):
