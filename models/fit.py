@@ -1,7 +1,7 @@
 """The training loop: epochs, validation, checkpoints, and going on from where a killed run stopped."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,12 +22,17 @@ VALIDATED = 16_384  # validation windows looked at after an epoch, about: enough
 
 @dataclass
 class Checkpoint:
-    """Everything a run needs to go on after `epoch` epochs: tensors, and numbers that fit JSON."""
+    """Everything a run needs to go on, after an epoch or in the middle of one: tensors, and numbers that fit JSON.
 
-    epoch: int
+    The tensors are weights, their running mean, the best so far, the optimiser's, torch's random state, and the losses
+    of the epoch that is not over. Schedule and sampler stand where `step` says: which pass it is, and which batch of it.
+    """
+
+    epoch: int  # of which the last step is done
     tensors: dict[str, Tensor]
     history: list[dict] = field(default_factory=list)  # an entry an epoch: epoch, step, train, validation
     best_epoch: int = 0
+    step: int = 0  # optimiser steps done
 
 
 @dataclass
@@ -93,6 +98,9 @@ class Training:
         self.live = network.state_dict()  # shares its memory with the network, whatever is loaded into that
         self.total_steps, self.step = total_steps, 0
         self.plateau_rate = 1.0  # by the epochs so far
+        self.epoch, self.best_epoch = 0, 0
+        self.history: list[dict] = []
+        self.losses: list[Tensor] = []  # of the steps of an epoch that is not over
 
     def learn(self, batch: Batch) -> Tensor:
         """One optimiser step; returns the loss, still on the device."""
@@ -139,9 +147,16 @@ class Training:
         flat |= {f"best.{name}": value for name, value in self.best.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             flat |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        flat |= {f"random.{device}": state for device, state in random_state(self.device).items()}
+        flat["losses"] = torch.stack(self.losses) if self.losses else torch.empty(0)
         return {name: value.detach().cpu().contiguous().clone() for name, value in flat.items()}
 
-    def restore(self, checkpoint: Checkpoint, per_epoch: int) -> None:
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.epoch, self.tensors(), list(self.history), self.best_epoch, self.step)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where a checkpoint was made, torch's random state included."""
+
         def part(prefix):
             cut = len(prefix) + 1
             return {n[cut:]: t.to(self.device) for n, t in checkpoint.tensors.items() if n.startswith(prefix + ".")}
@@ -153,7 +168,17 @@ class Training:
             index, key = name.split(".", 1)
             state.setdefault(int(index), {})[key] = value.cpu() if key == "step" else value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.step = min(checkpoint.epoch * per_epoch, self.total_steps)
+        self.epoch, self.step, self.best_epoch = checkpoint.epoch, checkpoint.step, checkpoint.best_epoch
+        self.history, self.losses = list(checkpoint.history), list(checkpoint.tensors["losses"].to(self.device))
+        torch.set_rng_state(checkpoint.tensors["random.cpu"])
+        if self.device.type == "cuda" and "random.cuda" in checkpoint.tensors:  # it may have begun without a GPU
+            torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"], self.device)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of each generator that a network draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
 
 
 def autocast(spec: FitSpec, device: torch.device):
@@ -171,11 +196,13 @@ def fit(
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda checkpoint: None,
     tell: Callable[[dict], None] = lambda entry: None,
+    due: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """Train one network and return its kept weights.
 
-    An epoch draws all its randomness from (seed, epoch), so a run resumed at any epoch ends in the weights of
-    an uninterrupted one. `save` receives a checkpoint after every epoch, `tell` its history entry.
+    An epoch draws all its randomness from (seed, epoch), and a checkpoint holds how far it has drawn, so a run resumed
+    from any checkpoint ends in the weights of an uninterrupted one. `save` receives a checkpoint after every epoch, and
+    in the middle of one wherever `due`, asked after every step, says so; `tell` receives each epoch's history entry.
 
     Raises:
         Fault: the loss is no longer finite. The last checkpoint given to `save` is still good.
@@ -184,29 +211,29 @@ def fit(
     torch.manual_seed(seed)
     total, per_epoch = num_steps(spec, sum(train.num_windows))
     run = Training(build(), spec, total, device)
-    done = resume or Checkpoint(epoch=0, tensors={})
     if resume:
-        run.restore(resume, per_epoch)
-    history, best_epoch = list(done.history), done.best_epoch
+        run.restore(resume)
     stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device, num_steps=total).batches(run.step)
-    for epoch in range(done.epoch + 1, math.ceil(total / per_epoch) + 1):
-        run.plateau_rate = plateau_rate(history)
+    for epoch in range(run.epoch + 1, math.ceil(total / per_epoch) + 1):
+        run.plateau_rate = plateau_rate(run.history)
         if spec.schedule == "plateau" and run.plateau_rate < SMALLEST_RATE:
             break
-        torch.manual_seed(hash_pair(seed, epoch))
-        losses = learn_epoch(run, stream, min(per_epoch, total - run.step), windows.lookback, columns)
-        check_finite(losses, epoch, run.step, spec)
+        if not run.losses:  # else the random state is that of the middle of the epoch
+            torch.manual_seed(hash_pair(seed, epoch))
+        batches = (Batch.split(rows, windows.lookback, columns) for rows in stream)
+        losses = learn_epoch(run, batches, min(per_epoch, total - (epoch - 1) * per_epoch), due, save)
         entry = {"epoch": epoch, "step": run.step, "train": losses.mean().item()}
         entry["validation"] = validation_loss(run, validation, columns, windows)
-        history.append(entry)
         if not math.isfinite(entry["validation"]):
             raise diverged("Validation loss", entry["validation"], epoch, run.step, spec)
-        if spec.keep == "last" or entry["validation"] <= min(past["validation"] for past in history):
-            best_epoch, run.best = epoch, {name: value.clone() for name, value in run.weights().items()}
-        save(Checkpoint(epoch, run.tensors(), list(history), best_epoch))
+        run.epoch = epoch
+        run.history.append(entry)
+        if spec.keep == "last" or entry["validation"] <= min(past["validation"] for past in run.history):
+            run.best_epoch, run.best = epoch, {name: value.clone() for name, value in run.weights().items()}
+        save(run.checkpoint())
         tell(entry)
     weights = {name: value.cpu().contiguous() for name, value in run.best.items()}
-    return Fitted(weights, history, best_epoch)
+    return Fitted(weights, run.history, run.best_epoch)
 
 
 def plateau_rate(history: list[dict]) -> float:
@@ -220,10 +247,23 @@ def hash_pair(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch) % 2**63
 
 
-def learn_epoch(run: Training, stream, steps: int, lookback: int, columns: Columns) -> Tensor:
-    """The losses (steps,) of one epoch."""
+def learn_epoch(
+    run: Training, batches: Iterator[Batch], steps: int, due: Callable[[], bool], save: Callable[[Checkpoint], None]
+) -> Tensor:
+    """The losses (steps,) of one epoch, those included that were learned before a checkpoint in the middle of it.
+
+    Raises:
+        Fault: one of them is not finite; it is looked at before a checkpoint and in the end.
+    """
     run.network.train()
-    return torch.stack([run.learn(Batch.split(next(stream), lookback, columns)) for _ in range(steps)]).cpu()
+    while len(run.losses) < steps:
+        run.losses.append(run.learn(next(batches)))
+        if len(run.losses) < steps and due():
+            check_finite(torch.stack(run.losses).cpu(), run.epoch + 1, run.step, run.spec)
+            save(run.checkpoint())
+    losses, run.losses = torch.stack(run.losses).cpu(), []
+    check_finite(losses, run.epoch + 1, run.step, run.spec)
+    return losses
 
 
 def check_finite(losses: Tensor, epoch: int, last_step: int, spec: FitSpec) -> None:

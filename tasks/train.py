@@ -1,8 +1,10 @@
-"""Train one network a seed on the windows, with a checkpoint after every epoch, and store the bundle."""
+"""Train one network a seed on the windows, with a checkpoint every epoch and every minute, and store the bundle."""
 
 import hashlib
 import json
 import shutil
+import time
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +26,9 @@ from tasks.storage import Receipt, Store, speaking_of, write_atomically
 from tasks.watching import Stopped, notice
 from tasks.windows.folds import WindowSet, open_windows
 from tasks.windows.task import Windows
+
+CHECKPOINT = 2  # the form of the files
+SECONDS = 60.0  # after which an epoch that is not over leaves a checkpoint too
 
 
 class Form(BaseModel):
@@ -100,10 +105,10 @@ def fit_seeds(cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: Fi
     epochs = -(-total // per_epoch)
     fitted = []
     for seed in spec.seeds:
-        path = checkpoints / f"seed-{seed}.safetensors"
-        resume = load_checkpoint(path)
+        keeper = Keeper(checkpoints / f"seed-{seed}.safetensors")
+        resume = load_checkpoint(keeper.path)
         if resume:
-            say(f"seed {seed}: going on after epoch {resume.epoch} of {epochs}")
+            say(f"seed {seed}: going on after epoch {resume.epoch} of {epochs}, step {resume.step:,}")
         with progress(f"seed {seed} epoch", epochs) as bar:
             bar.advance(resume.epoch if resume else 0)
             for entry in resume.history if resume else []:
@@ -118,8 +123,9 @@ def fit_seeds(cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: Fi
                     spec,
                     seed,
                     resume,
-                    save=partial(save_checkpoint, path),
+                    save=keeper.save,
                     tell=partial(tell, bar, seed, epochs),
+                    due=keeper.due,
                 )
             )
     return fitted
@@ -157,19 +163,33 @@ def curves_of(network: NetworkSpec, spec: FitSpec, fitted: list[Fitted]) -> list
     return [{"form": form, "seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
 
 
+class Keeper:
+    """Keeps the checkpoint of one seed in a file, and says when the next one is due."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic):
+        self.path, self.clock, self.saved_at = path, clock, clock()
+
+    def due(self) -> bool:
+        return self.clock() - self.saved_at >= SECONDS
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        save_checkpoint(self.path, checkpoint)
+        self.saved_at = self.clock()
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint file; a kill leaves the old one or the new one."""
     from safetensors.torch import save
 
-    about = {"epoch": checkpoint.epoch, "history": checkpoint.history, "best_epoch": checkpoint.best_epoch}
-    about["sha256"] = digest_of(checkpoint.tensors)
+    about = {name: value for name, value in vars(checkpoint).items() if name != "tensors"}
+    about |= {"format": CHECKPOINT, "torch": version("torch"), "sha256": digest_of(checkpoint.tensors)}
     with speaking_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(checkpoint.tensors, {"checkpoint": json.dumps(about)}))
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint in a file, or None where there is none, or none that can be read: training then begins anew."""
+    """The checkpoint in a file, or None where there is none, or none that can be used: training then begins anew."""
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():
@@ -177,12 +197,15 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["checkpoint"])
+            written, own = (about.pop("format", 1), about.pop("torch", "unknown")), (CHECKPOINT, version("torch"))
+            if written != own:
+                raise ValueError("it has format {}, torch {}; this program has {}, {}".format(*written, *own))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
-        if about["sha256"] != digest_of(tensors):
+        if about.pop("sha256") != digest_of(tensors):
             raise ValueError("its tensors are not what was written")
-        return Checkpoint(about["epoch"], tensors, about["history"], about["best_epoch"])
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        say(f"{path.name} can not be read ({error}); training begins anew")
+        return Checkpoint(tensors=tensors, **about)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        say(f"{path.name} can not be used ({error}); training begins anew")
         return None
 
 

@@ -126,6 +126,45 @@ def test_a_run_killed_after_any_epoch_ends_in_the_weights_of_an_uninterrupted_on
             assert same(own.tensors, other.tensors)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("reference", {"dropout": 0.3}),
+        ("residual", {}),  # draws noise and dropout, and keeps a running mean
+        ("residual", {"epochs": None, "max_steps": 10}),  # the last epoch is cut short
+        ("residual", {"steps_per_epoch": None, "epochs": 2, "batch_size": 24}),  # an epoch is a pass, its last batch smaller
+        ("residual", {"steps_per_epoch": 7, "batch_size": 24}),  # passes end in the middle of epochs
+    ],
+)
+def test_a_run_killed_after_any_step_ends_in_the_weights_of_an_uninterrupted_one(kind, changed):
+    changed = dict(changed)
+    network = SMALL[kind].model_copy(update={"dropout": changed.pop("dropout", 0.2)})
+    spec, checkpoints = short(kind, **changed), []
+    whole = run(network, spec)
+    often = run(network, spec, save=checkpoints.append, due=lambda: True)
+    assert same(often.weights, whole.weights)  # to save draws nothing and changes nothing
+    total, per_epoch = num_steps(spec, 75)
+    assert [one.step for one in checkpoints] == list(range(1, total + 1))
+    assert [one.epoch for one in checkpoints] == [*(step // per_epoch for step in range(1, total)), -(-total // per_epoch)]
+    for checkpoint in checkpoints:
+        torch.manual_seed(99)  # what ran before in the process must not matter
+        later = []
+        again = run(network, spec, resume=checkpoint, save=later.append, due=lambda: True)
+        assert same(again.weights, whole.weights)
+        assert again.history == whole.history
+        assert again.best_epoch == whole.best_epoch
+        for own, other in zip(later, checkpoints[checkpoint.step :], strict=True):
+            assert same(own.tensors, other.tensors)
+
+
+def test_a_checkpoint_in_the_middle_of_an_epoch_never_holds_a_loss_that_is_no_number():
+    rows, saved = sine(120), []
+    rows[60] = math.nan
+    with pytest.raises(Fault, match=r"^Loss became nan at epoch 1, step [1-4]; "):
+        run(SMALL["residual"], short("residual"), rows=rows, save=saved.append, due=lambda: True)
+    assert all(one.tensors["losses"].isfinite().all() for one in saved)
+
+
 def test_what_a_checkpoint_holds_does_not_change_as_training_goes_on():
     checkpoints, copies = [], []
 
