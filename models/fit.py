@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from models.batches import AT_ONCE, Batch, Blocks, ShuffledStream, in_order
 from models.errors import Diverged, Fault
+from models.memory import Portions, share
+from models.randomness import random_state, restore_random_state
 from models.series import Columns
 from models.specs import FitSpec
 from models.windows import WindowSpec
@@ -33,6 +35,7 @@ class Checkpoint:
     history: list[dict] = field(default_factory=list)  # an entry an epoch: epoch, step, train, validation
     best_epoch: int = 0
     step: int = 0  # optimiser steps done
+    at_once: int = 0  # windows of a batch that memory has room for at a time; 0: all
 
 
 @dataclass
@@ -84,7 +87,7 @@ def num_steps(spec: FitSpec, num_windows: int) -> tuple[int, int]:
 class Training:
     """One network on its way: weights, their running mean, optimiser and schedule, saved and restored as one."""
 
-    def __init__(self, network: nn.Module, spec: FitSpec, total_steps: int, device: torch.device):
+    def __init__(self, network: nn.Module, spec: FitSpec, total_steps: int, device: torch.device, warn=lambda line: None):
         self.network, self.spec, self.device = network.to(device), spec, device
         self.mean = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.best = {name: value.clone() for name, value in self.mean.items()}
@@ -100,17 +103,14 @@ class Training:
         self.plateau_rate = 1.0  # by the epochs so far
         self.epoch, self.best_epoch = 0, 0
         self.history: list[dict] = []
+        self.portions = Portions(device, warn)
         self.losses: list[Tensor] = []  # of the steps of an epoch that is not over
 
     def learn(self, batch: Batch) -> Tensor:
         """One optimiser step; returns the loss, still on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.spec.learning_rate * self._rate()
-        with autocast(self.spec, self.device):
-            forecast = self.network(batch.past, batch.future, batch.series)
-        loss = loss_of(self.spec, forecast, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.portions.total(batch, self.optimizer.zero_grad, lambda portion: self._add_gradient(portion, batch))
         if self.spec.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip_norm)
         self.optimizer.step()
@@ -119,6 +119,16 @@ class Training:
             decay = min(self.spec.average, self.step / (self.step + 10))
             with torch.no_grad():
                 torch._foreach_lerp_([self.mean[name] for name in self.live], list(self.live.values()), 1 - decay)
+        return loss
+
+    def _add_gradient(self, portion: Batch, batch: Batch) -> Tensor:
+        """What a portion of a batch adds to its mean loss; its gradient is added to that of the weights."""
+        with autocast(self.spec, self.device):
+            forecast = self.network(portion.past, portion.future, portion.series)
+        loss = loss_of(self.spec, forecast, portion)
+        if portion is not batch:
+            loss = loss * share(portion, batch, forecast.shape[1])
+        loss.backward()
         return loss.detach()
 
     def _rate(self) -> float:
@@ -152,7 +162,7 @@ class Training:
         return {name: value.detach().cpu().contiguous().clone() for name, value in flat.items()}
 
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.epoch, self.tensors(), list(self.history), self.best_epoch, self.step)
+        return Checkpoint(self.epoch, self.tensors(), list(self.history), self.best_epoch, self.step, self.portions.at_once)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to where a checkpoint was made, torch's random state included."""
@@ -170,15 +180,9 @@ class Training:
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.epoch, self.step, self.best_epoch = checkpoint.epoch, checkpoint.step, checkpoint.best_epoch
         self.history, self.losses = list(checkpoint.history), list(checkpoint.tensors["losses"].to(self.device))
-        torch.set_rng_state(checkpoint.tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in checkpoint.tensors:  # it may have begun without a GPU
-            torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"], self.device)
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of each generator that a network draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+        self.portions.at_once = checkpoint.at_once
+        state = {device: checkpoint.tensors.get(f"random.{device}") for device in ("cpu", "cuda")}
+        restore_random_state({device: value for device, value in state.items() if value is not None}, self.device)
 
 
 def autocast(spec: FitSpec, device: torch.device):
@@ -197,12 +201,14 @@ def fit(
     save: Callable[[Checkpoint], None] = lambda checkpoint: None,
     tell: Callable[[dict], None] = lambda entry: None,
     due: Callable[[], bool] = lambda: False,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> Fitted:
     """Train one network and return its kept weights.
 
     An epoch draws all its randomness from (seed, epoch), and a checkpoint holds how far it has drawn, so a run resumed
     from any checkpoint ends in the weights of an uninterrupted one. `save` receives a checkpoint after every epoch, and
-    in the middle of one wherever `due`, asked after every step, says so; `tell` receives each epoch's history entry.
+    in the middle of one wherever `due`, asked after every step, says so; `tell` receives each epoch's history entry,
+    `warn` a line where memory has run out and it goes on with fewer windows at a time.
 
     Raises:
         Fault: the loss is no longer finite. The last checkpoint given to `save` is still good.
@@ -210,7 +216,7 @@ def fit(
     device = resolve_device(spec.device)
     torch.manual_seed(seed)
     total, per_epoch = num_steps(spec, sum(train.num_windows))
-    run = Training(build(), spec, total, device)
+    run = Training(build(), spec, total, device, warn)
     if resume:
         run.restore(resume)
     stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device, num_steps=total).batches(run.step)

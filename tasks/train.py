@@ -126,6 +126,7 @@ def fit_seeds(cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: Fi
                     save=keeper.save,
                     tell=partial(tell, bar, seed, epochs),
                     due=keeper.due,
+                    warn=lambda line, seed=seed: say(f"seed {seed}: {line}"),
                 )
             )
     return fitted

@@ -1,0 +1,71 @@
+"""Where memory runs out: the same step with fewer windows at a time, whose gradients add up to those of the whole batch."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from models.batches import Batch
+from models.randomness import random_state, restore_random_state
+
+RAN_OUT = (  # in the words of CUDA, of its libraries, and of torch's own allocator
+    "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory",
+)  # fmt: skip
+
+
+class Portions:
+    """How many windows are worked on at a time: a whole batch, and half as many each time that memory runs out."""
+
+    def __init__(self, device: torch.device, warn: Callable[[str], None]):
+        self.device, self.warn = device, warn
+        self.at_once = 0  # 0: a whole batch
+
+    def total(self, batch: Batch, begin: Callable[[], None], add: Callable[[Batch], Tensor]) -> Tensor:
+        """The sum of what `add` returns of each portion of a batch.
+
+        Where memory runs out, it begins anew with smaller portions, the random state as it was: `begin` has to undo
+        whatever `add` has changed.
+
+        Raises:
+            torch.OutOfMemoryError: there is too little for a single window.
+        """
+        while True:
+            before = random_state(self.device)
+            begin()
+            try:
+                added = [add(portion) for portion in split(batch, self.at_once)]
+                return added[0] if len(added) == 1 else torch.stack(added).sum()
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
+                tried = min(self.at_once or len(batch.past), len(batch.past))
+                if tried == 1:
+                    raise torch.OutOfMemoryError(f"There is too little memory for a single window: {error}") from error
+            # Only here, where the error is gone, is the memory free that its frames held on to.
+            begin()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            restore_random_state(before, self.device)
+            self.at_once = -(-tried // 2)
+            self.warn(f"out of memory with {tried} windows at a time; going on with {self.at_once}, their gradients added up")
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Whether an error says that there was too little memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in RAN_OUT)
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """Portions of so many windows at most; the batch itself where it is no larger, or size is 0."""
+    if not size or size >= len(batch.past):
+        return [batch]
+    count = -(-len(batch.past) // size)
+    columns = [[None] * count if value is None else value.split(size) for value in vars(batch).values()]
+    return [Batch(*values) for values in zip(*columns, strict=True)]
+
+
+def share(portion: Batch, batch: Batch, steps: int) -> Tensor | float:
+    """How much of the mean loss of a batch over its first steps is a portion's own: its part of all that was observed."""
+    if batch.weight is None:
+        return len(portion.past) / len(batch.past)
+    return portion.weight[:, :steps].sum() / batch.weight[:, :steps].sum().clamp(min=1)
