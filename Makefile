@@ -1,9 +1,9 @@
 # make demo: the main job on real data. make test: everything that has to be true. make fuzz: ten thousand damaged files.
-# Each does all its own set-up.
+# make kills: a training killed at fifty random moments. Each does all its own set-up.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint fast fuzz clean
+.PHONY: demo test lint fast fuzz kills clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready-demo
@@ -15,10 +15,13 @@ test: .venv/ready-dev lint
 	$(BIN)/python -m pytest
 
 fast: .venv/ready-dev
-	$(BIN)/python -m pytest -m "not server and not fuzz"
+	$(BIN)/python -m pytest -m "not server and not fuzz and not kills"
 
 fuzz: .venv/ready-dev
 	$(BIN)/python -m pytest -m fuzz tests/test_fuzz.py
+
+kills: .venv/ready-dev
+	$(BIN)/python -m pytest -s -m kills tests/test_kills.py
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .
