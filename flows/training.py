@@ -13,17 +13,18 @@ from flows.running import Run, few_at_once, run_of
 from flows.spec import PipelineSpec, check_networks
 from models.errors import Fault
 from models.networks import form_name, tells_apart
+from models.start import check_form
 from models.windows import WindowSettings
 from tasks.calibrate import calibrate
 from tasks.choose import choose
 from tasks.ingest.chunks import Chunk
 from tasks.ingest.sources import SourceSpec
 from tasks.journal import StepState
-from tasks.planning import Unknown
+from tasks.planning import Unknown, plan
 from tasks.promote import Live, Promotion, promote, read_live
 from tasks.report import Page, SetAside, Subject, publish_report, report, template_folder
 from tasks.storage import Store
-from tasks.train import Model, train
+from tasks.train import Model, read_bundle, train
 from tasks.validate import NEW_LINE, Interval, Scores, validate
 
 
@@ -91,9 +92,11 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     """The steps in their order; `convcast explain` walks through them too, without running any."""
     live = read_live(store, spec.name)
     check_comparable(live, spec)
+    check_start(live, spec, store)
     chunks = stock_of(spec, store)
     made = prepare(spec, spec.source, chunks, spec.windows, store)
-    model = calibrated(train_forms(spec, made, store), spec, made, store)
+    start = start_of(live, spec, made, store) if live and warm(spec) else None
+    model = calibrated(train_forms(spec, made, store, start), spec, made, store)
     new = validate(model, made.windows, made.normalised, spec.folds, store)
     naive = validate(None, made.windows, made.normalised, spec.folds, store, label="validate_naive")
     rivals = {"seasonal naive": naive}
@@ -109,18 +112,20 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     return Outcome(model, scores, promotion, page, aside)
 
 
-def train_forms(spec: PipelineSpec, made: Prepared, store: Store) -> Model:
+def train_forms(spec: PipelineSpec, made: Prepared, store: Store, start: Model | None) -> Model:
     """The trained network, or, of several, what forecasts best on validation."""
     target, data = spec.source.target, (made.windows, made.normalised, spec.folds)
+    begin = {"start": start} if start else {}  # so that what is live is no part of the key of a fresh training
     recipes = spec.recipes
     if len(recipes) == 1:
         network, fit = recipes[0]
-        return train(*data, target, network, fit, store)
+        return train(*data, target, network, fit, store, **begin)
     overview = made.ingested.overview
     if not isinstance(overview, Unknown) and overview.num_series == 1:
         recipes = [(network, fit) for network, fit in recipes if not tells_apart(network)]
     # One after another: each takes all cores, and draws from the one random generator that torch has.
-    tried = [train(*data, target, network, fit, store, label=f"train_{form_name(network)}") for network, fit in recipes]
+    named = [(network, fit, f"train_{form_name(network)}") for network, fit in recipes]
+    tried = [train(*data, target, network, fit, store, label=label, **begin) for network, fit, label in named]
     return choose(tried, *data, spec.gate.metric, store)
 
 
@@ -129,6 +134,33 @@ def calibrated(model: Model, spec: PipelineSpec, made: Prepared, store: Store) -
     if not spec.quantiles.levels:
         return model
     return calibrate(model, made.windows, made.normalised, spec.folds, spec.quantiles, store)
+
+
+def warm(spec: PipelineSpec) -> bool:
+    """Whether training begins with the weights of the live model."""
+    return any(fit.init == "live" for _, fit in spec.recipes)
+
+
+def check_start(live: Live | None, spec: PipelineSpec, store: Store) -> None:
+    """Raises a Fault, before anything runs, where the one network to be trained has not the form of any that is live.
+
+    Of several forms, one that is not live begins with fresh weights.
+    """
+    if live and warm(spec) and len(spec.recipes) == 1:
+        check_form(read_bundle(store, live.model), spec.recipes[0][0], f"model {live.model.digest[:8]}, which is live,")
+
+
+def start_of(live: Live, spec: PipelineSpec, made: Prepared, store: Store) -> Model | None:
+    """The model that training starts from: the live one, or, where it was trained as it would be now, the one it displaced.
+
+    A rerun so starts where the first run did, and finds everything cached.
+    """
+    token = plan.set([])
+    try:
+        again = calibrated(train_forms(spec, made, store, live.previous), spec, made, store)
+    finally:
+        plan.reset(token)
+    return live.previous if not isinstance(again, Unknown) and again.digest == live.model.digest else live.model
 
 
 def displaced_by(model: Model, live: Live | None) -> Model | None:

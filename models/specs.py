@@ -92,6 +92,9 @@ class FitSpec(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    init: Literal["fresh", "live"] = Field(
+        "fresh", description="live: begin with the live model's weights, form by form and seed by seed"
+    )
 
     @model_validator(mode="after")
     def _one_length(self):

@@ -16,8 +16,10 @@ from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load
 from models.errors import Fault, counted
 from models.fit import Checkpoint, Fitted, fit, num_steps
 from models.networks import NetworkSpec, build_network, form_name
+from models.scaling import Scaler
 from models.series import SeriesFacts
 from models.specs import FitSpec
+from models.start import build_with, check_shape, starting_weights
 from models.windows import FOLDS, FoldSpec, WindowSpec
 from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
@@ -63,15 +65,17 @@ def train(
     network: NetworkSpec,
     fit: FitSpec,
     store: Store,
+    start: Model | None = None,
 ) -> Model:
-    """Fit the network and store its bundle."""
+    """Fit the network, from the weights of `start` where it has its form, and store its bundle."""
     call = this_call()
     scaler, unscaled = read_scaler(normalised, windows[0].columns, store)
     cut = open_windows(windows, scaler, folds, store)
     facts = facts_of(windows[0], target, scaler.season)
     checkpoints = store.folder("checkpoints", call.key)
+    begun = read_start(store, start, cut, facts) if start else None
     try:
-        fitted = fit_seeds(cut, facts, network, fit, checkpoints)
+        fitted = fit_seeds(cut, facts, network, fit, checkpoints, begun)
     except Stopped:
         forget(checkpoints)  # nobody will go on from them
         raise
@@ -95,8 +99,14 @@ def facts_of(windows: Windows, target: str, season: int) -> SeriesFacts:
     )
 
 
-def fit_seeds(cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: FitSpec, checkpoints: Path) -> list[Fitted]:
-    """One fitted network a seed, each going on from its checkpoint if a killed run left one."""
+def fit_seeds(
+    cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: FitSpec, checkpoints: Path, start: Bundle | None = None
+) -> list[Fitted]:
+    """One fitted network a seed, each going on from its checkpoint if a killed run left one.
+
+    Args:
+        start: whose weights a network begins with that has a form and seed of it.
+    """
     numbers = number_series(cut.scaler) if getattr(network, "embedding", 0) else None
     training, validation = cut.fold("train", numbers), cut.fold("validation", numbers)
     say(f"{counted(sum(training.num_windows), 'windows')} to train on, {sum(validation.num_windows):,} to validate")
@@ -115,7 +125,7 @@ def fit_seeds(cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: Fi
                 notice(seed, entry, epochs)
             fitted.append(
                 fit(
-                    build,
+                    begin_with(start, build, network, seed, cut.scaler) if spec.init == "live" else build,
                     training,
                     validation,
                     facts.columns,
@@ -136,6 +146,30 @@ def tell(bar: Progress, seed: int, epochs: int, entry: dict) -> None:
     """Say how an epoch went, to people and to whoever watches this training."""
     bar.advance(1, losses(entry))
     notice(seed, entry, epochs)
+
+
+def read_start(store: Store, start: Model, cut: WindowSet, facts: SeriesFacts) -> Bundle:
+    """The model that training starts from.
+
+    Raises:
+        Fault: it was made for other windows or channels.
+    """
+    bundle = read_bundle(store, start)
+    check_shape(bundle, cut.windows, facts, f"model {start.digest[:8]}")
+    return bundle
+
+
+def begin_with(
+    start: Bundle | None, build: Callable[[], torch.nn.Module], network: NetworkSpec, seed: int, scaler: Scaler
+) -> Callable[[], torch.nn.Module]:
+    """How to build a network with the weights it starts from; which those are is said."""
+    weights = starting_weights(start, network, seed, scaler) if start else None
+    if weights is None:
+        without = f"the live model has no {form_name(network)} of this seed" if start else "no model is live yet"
+        say(f"seed {seed}: {without}, so it begins with fresh weights")
+        return build
+    say(f"seed {seed}: begins with the weights of the live model's {form_name(network)}")
+    return partial(build_with, build, weights)
 
 
 def losses(entry: dict) -> str:
