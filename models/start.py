@@ -59,7 +59,7 @@ def check_shape(bundle: Bundle, windows: WindowSpec, facts: SeriesFacts, name: s
         "windows.horizon": (about.windows.horizon, windows.horizon),
         "season": (about.series.season, facts.season),
         "channels": (", ".join(about.series.columns.names), ", ".join(facts.columns.names)),
-        "covariates known ahead": (", ".join(about.series.columns.known), ", ".join(facts.columns.known)),
+        "covariates known ahead": (", ".join(about.series.columns.known) or "none", ", ".join(facts.columns.known) or "none"),
     }
     said = [f"it has {key} {there}, this training {here}" for key, (there, here) in pairs.items() if there != here]
     if said:

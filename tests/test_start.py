@@ -1,6 +1,5 @@
 """A training that begins with the weights of the live model."""
 
-import numpy as np
 import pytest
 import torch
 from conftest import make_frame
@@ -10,12 +9,13 @@ from flows.training import training
 from models.bundle import Bundle, Description, Member
 from models.errors import Fault
 from models.networks import build_network
-from models.scaling import Scale, Scaler, ScalingSpec
+from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns, SeriesFacts
 from models.specs import LinearSpec, PeriodicSpec, ResidualSpec
 from models.start import check_form, check_shape, starting_weights
 from models.windows import WindowSpec
 from tasks.promote import read_live
+from tasks.storage import Store
 from tasks.train import read_bundle
 
 COLUMNS, WINDOWS = Columns(future=("known",)), WindowSpec(lookback=12, horizon=4)
@@ -24,8 +24,8 @@ KNOWING = ResidualSpec(channels=4, embedding=2)
 
 
 def scaler_for(names: str) -> Scaler:
-    scale = Scale(mean=(0.0, 0.0), std=(1.0, 1.0), naive_mae=1.0, steps=100)
-    return Scaler(channels=COLUMNS.names, season=4, scaling=ScalingSpec(), series={name: scale for name in names})
+    scale = SeriesScale(mean=(0.0, 0.0), std=(1.0, 1.0), naive_mae=1.0, steps=100)
+    return Scaler(channels=COLUMNS.names, season=4, scaling=ScalingSpec(), series=dict.fromkeys(names, scale))
 
 
 def bundle_of(*networks, names="ac", seeds=(0, 3)) -> Bundle:
@@ -86,13 +86,77 @@ def test_a_live_model_for_other_windows_or_channels_is_named_with_what_differs(w
     check_shape(bundle_of(KNOWING), WINDOWS, FACTS, "a model")
 
 
+LIVE = {"fit__init": "live", "fit__max_steps": 20}
+
+
 def states(outcome) -> dict[str, str]:
     return {entry.step: entry.state for entry in outcome.tasks}
 
 
-def first_loss(case, digest: str) -> float:
-    made = next(one for one in case.store.manifests("train") if one["receipt"]["digest"] == digest)
-    path = case.store.folder("train", made["receipt"]["key"]) / "history.json"
-    import json
+def trainings(case) -> list[dict]:
+    """What each training was made from, oldest first."""
+    return [one["made_from"]["inputs"] for one in case.store.manifests("train")]
 
-    return json.loads(path.read_text())["curves"][0]["epochs"][0]["train"]
+
+def first_losses(case) -> dict[str, float]:
+    """The training loss of the first epoch of each form that the newest model was chosen from."""
+    model = read_live(case.store, "small").model
+    return {curve["form"]: curve["epochs"][0]["train"] for curve in case.store.read_json(model, "history.json")["curves"]}
+
+
+def test_training_begins_with_the_live_model_s_weights_once_there_is_one(server, trained, caplog):
+    fresh, before = read_live(trained.store, "small").model, first_losses(trained)
+    assert "start" not in trainings(trained)[0]  # whatever is live, the key of a fresh training is the same
+    trained.write_frame(make_frame(624))
+    trained.write_spec(**LIVE)
+    with caplog.at_level("INFO"):
+        outcome = training(trained.spec)
+    assert "seed 0: begins with the weights of the live model's residual-channels8-depth6" in caplog.text
+    assert trainings(trained)[-1]["start"] == fresh.digest
+    assert outcome.promoted, outcome.reason
+    assert first_losses(trained)["residual-channels8-depth6"] < 0.6 * before["residual-channels8-depth6"]
+
+    # It now is live itself, and a rerun does not go on from there.
+    assert all(entry.cached or entry.step == "promote" for entry in explaining(trained.spec))
+    again = training(trained.spec)
+    assert {step for step, state in states(again).items() if state != "Cached"} == {"promote"}
+    assert again.model == outcome.model
+
+    trained.write_frame(make_frame(648))  # newer data do
+    training(trained.spec)
+    assert trainings(trained)[-1]["start"] == outcome.model
+
+
+def test_without_a_live_model_training_begins_fresh_and_says_so(server, case, trained_folder, caplog):
+    case.write_spec(fit__init="live")
+    with caplog.at_level("INFO"):
+        outcome = training(case.spec)
+    assert "seed 0: no model is live yet, so it begins with fresh weights" in caplog.text
+    assert all(state == "Cached" for step, state in states(training(case.spec)).items() if step != "promote")
+    bundles = [read_bundle(store, read_live(store, "small").model) for store in (case.store, Store(trained_folder / "store"))]
+    first, second = (bundle.weights[0][0] for bundle in bundles)
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    assert outcome.promoted
+
+
+def test_a_live_model_of_another_form_is_refused_before_anything_runs(server, trained):
+    trained.write_spec(network__channels=4, **LIVE)
+    with pytest.raises(Fault, match=r"^fit\.init is 'live', but the weights of model \w{8}, which is live, do not fit: it has "
+                       r"network\.channels 8, this spec 4\. Set fit\.init: fresh"):  # fmt: skip
+        training(trained.spec)
+    trained.write_spec(windows__lookback=80, **LIVE)
+    with pytest.raises(Fault, match=r"it has windows\.lookback 72, this training 80\. Make them alike, or: Set fit"):
+        training(trained.spec)
+
+
+def test_of_several_forms_each_begins_with_its_own_and_what_is_not_live_begins_fresh(server, case, caplog):
+    small = {"kind": "residual", "channels": 4, "depth": 6}
+    case.write_spec(network=small)
+    training(case.spec)
+    case.write_spec(network={"kind": "auto", "forms": [small, {"kind": "linear"}]}, fit__seeds=[0, 1], **LIVE)
+    with caplog.at_level("INFO"):
+        training(case.spec)
+    assert "seed 0: begins with the weights of the live model's residual-channels4-depth6" in caplog.text
+    assert "seed 1: the live model has no residual-channels4-depth6 of this seed, so it begins with fresh" in caplog.text
+    assert "seed 0: the live model has no linear of this seed, so it begins with fresh weights" in caplog.text
+    assert all(state == "Cached" for step, state in states(training(case.spec)).items() if step != "promote")
