@@ -217,7 +217,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     from safetensors.torch import save
 
     about = {name: value for name, value in vars(checkpoint).items() if name != "tensors"}
-    about |= {"format": CHECKPOINT, "torch": version("torch"), "sha256": digest_of(checkpoint.tensors)}
+    about |= {"format": CHECKPOINT, "torch": version("torch"), "threads": torch.get_num_threads()}
+    about["sha256"] = digest_of(checkpoint.tensors)
     with speaking_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(checkpoint.tensors, {"checkpoint": json.dumps(about)}))
@@ -238,6 +239,10 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         if about.pop("sha256") != digest_of(tensors):
             raise ValueError("its tensors are not what was written")
+        threads, own = about.pop("threads"), torch.get_num_threads()
+        if threads != own:
+            made = f"{path.name} was made on {counted(threads, 'threads')}"
+            say(f"{made}, this is {own}; the last digits of the weights may differ")
         return Checkpoint(tensors=tensors, **about)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         say(f"{path.name} can not be used ({error}); training begins anew")

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import tasks.train
+from models.errors import counted
 from models.fit import Checkpoint
 from tasks.train import CHECKPOINT, SECONDS, Keeper, load_checkpoint, save_checkpoint
 
@@ -32,6 +33,20 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
     assert read.tensors.keys() == written.tensors.keys()
     assert all(torch.equal(read.tensors[name], value) for name, value in written.tensors.items())
     assert (read.epoch, read.step, read.best_epoch, read.history) == (2, 7, 1, written.history)
+
+
+def test_a_checkpoint_of_another_number_of_threads_is_gone_on_from_and_that_is_said(tmp_path, said, monkeypatch):
+    path = tmp_path / "seed-0.safetensors"
+    save_checkpoint(path, checkpoint())
+    assert load_checkpoint(path).step == 7
+    assert said == []
+    before = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: before + 1)
+    assert load_checkpoint(path).step == 7
+    assert said == [
+        f"seed-0.safetensors was made on {counted(before, 'threads')}, this is {before + 1}; "
+        "the last digits of the weights may differ"
+    ]
 
 
 def test_a_checkpoint_is_due_a_minute_after_the_last_one(tmp_path):
