@@ -112,7 +112,7 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     return Outcome(model, scores, promotion, page, aside)
 
 
-def train_forms(spec: PipelineSpec, made: Prepared, store: Store, start: Model | None) -> Model:
+def train_forms(spec: PipelineSpec, made: Prepared, store: Store, start: Model | None = None) -> Model:
     """The trained network, or, of several, what forecasts best on validation."""
     target, data = spec.source.target, (made.windows, made.normalised, spec.folds)
     begin = {"start": start} if start else {}  # so that what is live is no part of the key of a fresh training

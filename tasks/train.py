@@ -165,7 +165,7 @@ def begin_with(
     """How to build a network with the weights it starts from; which those are is said."""
     weights = starting_weights(start, network, seed, scaler) if start else None
     if weights is None:
-        without = f"the live model has no {form_name(network)} of this seed" if start else "no model is live yet"
+        without = f"the live model has no {form_name(network)} of this seed" if start else "there is no live model"
         say(f"seed {seed}: {without}, so it begins with fresh weights")
         return build
     say(f"seed {seed}: begins with the weights of the live model's {form_name(network)}")

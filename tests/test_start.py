@@ -131,7 +131,7 @@ def test_without_a_live_model_training_begins_fresh_and_says_so(server, case, tr
     case.write_spec(fit__init="live")
     with caplog.at_level("INFO"):
         outcome = training(case.spec)
-    assert "seed 0: no model is live yet, so it begins with fresh weights" in caplog.text
+    assert "seed 0: there is no live model, so it begins with fresh weights" in caplog.text
     assert all(state == "Cached" for step, state in states(training(case.spec)).items() if step != "promote")
     bundles = [read_bundle(store, read_live(store, "small").model) for store in (case.store, Store(trained_folder / "store"))]
     first, second = (bundle.weights[0][0] for bundle in bundles)
