@@ -7,11 +7,12 @@ import numpy as np
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-from flows.preparing import Ingested, ingest_source, list_faults, stock_of, windows_for
+from flows.preparing import Ingested, ingest_source, list_faults, period_for, season_for, stock_of, windows_for
 from flows.running import few_at_once, run_of
 from flows.spec import PipelineSpec, check_gate
 from models.errors import Fault
 from models.windows import fold_series
+from tasks.find_season import describe_season
 from tasks.ingest.calendar import calendar_of
 from tasks.ingest.grid import Grid
 from tasks.ingest.task import Series
@@ -35,6 +36,7 @@ class Checked(BaseModel):
     set_aside: int
     too_short: int  # series that training would leave out
     short_series: tuple[str, ...]  # theirs are the first few names
+    season: str  # in words
     frequency: str
     inferred: bool
     first: str
@@ -56,19 +58,21 @@ def checking(spec: PipelineSpec) -> Checked:
         for one in got.series:
             for what, count in one.repairs.items():
                 repairs[what] = repairs.get(what, 0) + count
-        short = sorted(check_for_training(spec, got, kept, store))
+        season = season_for(spec, got, store)
+        short = sorted(check_for_training(spec, got, kept, season.steps, store))
         grid = Grid(overview.frequency, spec.source.timezone)
         return Checked(
             name=spec.name, tasks=run.tasks, rows_read=overview.rows, rows=sum(one.rows for one in kept),
             steps=sum(one.steps for one in kept), num_series=overview.num_series, set_aside=got.set_aside,
-            too_short=len(short), short_series=tuple(short[:5]), frequency=overview.frequency,
+            too_short=len(short), short_series=tuple(short[:5]),
+            season=describe_season(season.steps, overview.frequency, season.how), frequency=overview.frequency,
             inferred=overview.inferred, first=grid.say(min(one.first for one in kept)),
             last=grid.say(max(one.last for one in kept)), repairs=repairs, faults=tuple(got.faults[:20]),
             folders=tuple(str(store.folder(one.step, one.key)) for one in kept), seconds=run.seconds,
         )  # fmt: skip
 
 
-def check_for_training(spec: PipelineSpec, got: Ingested, series: list[Series], store: Store) -> dict[str, int]:
+def check_for_training(spec: PipelineSpec, got: Ingested, series: list[Series], season: int, store: Store) -> dict[str, int]:
     """The series that training would leave out as too short, with their steps; nothing is written to find out.
 
     Raises:
@@ -76,7 +80,7 @@ def check_for_training(spec: PipelineSpec, got: Ingested, series: list[Series], 
             network that does not fit takes torch to tell, and `train` tells of it before it reads anything.
     """
     steps = {name: facts["steps"] for one in series for name, facts in store.read_json(one, "index.json")["series"].items()}
-    windows = windows_for(spec, spec.windows, got.overview, series, store)
+    windows = windows_for(spec, spec.windows, period_for(spec, season, got.overview, series, store), series, store)
     ends = np.array([min(one.first for one in series), max(one.last for one in series)])
     checks: list[Callable] = [
         *(partial(got.statics.of, name) for name in steps),

@@ -160,7 +160,11 @@ def print_trained(trained, path: Path) -> None:
     print_intervals(trained.intervals)
     print_too_short(trained.too_short, trained.short_series, "left out")
     print_set_aside(trained.set_aside, trained.faults)
-    facts = {"report": trained.report, "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}"}
+    facts = {
+        "season": trained.season,
+        "report": trained.report,
+        "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}",
+    }
     if trained.promoted or trained.scores["live"]:  # else there is nothing to forecast with
         facts["forecast table"] = trained.forecast_table
         facts["next"] = f"{command()} forecast {shlex.quote(str(path))}"
@@ -185,6 +189,7 @@ def print_checked(checked, path: Path) -> None:
     inferred = " (inferred)" if checked.inferred else ""
     click.echo(f"\n{counted(checked.rows_read, 'rows')} of {checked.num_series:,} series, every {checked.frequency}{inferred}")
     click.echo(f"from {checked.first} to {checked.last}")
+    click.echo(f"season: {checked.season}")
     for what, count in checked.repairs.items():
         click.echo(counted(count, what))
     if not checked.repairs:

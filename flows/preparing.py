@@ -1,6 +1,7 @@
 """From a source to windows: the steps that training, forecasting and exports begin with."""
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from models.errors import Fault
 from models.inputs import keep_channels
 from models.series import Columns
 from models.windows import WindowSettings, WindowSpec
+from tasks.find_season import Season, describe_season, find_season
 from tasks.ingest.calendar import calendar_of, usual_calendar
 from tasks.ingest.chunks import Chunk, take_stock
 from tasks.ingest.locating import locate
@@ -48,6 +50,16 @@ class Prepared:
     windows: list[Windows]
     cut: WindowSpec | None = None  # None: not known before more of the source is read
     selection: Selection | None = None  # of the inputs, where the spec leaves them to be chosen
+    season: int | None = None  # None: not known before more of the source is read
+    season_said: str = ""
+    period: int | Unknown = 1  # steps that networks lay the past out by
+
+
+class GivenSeason(NamedTuple):
+    """The season that a spec gives."""
+
+    steps: int
+    how: str = "given"
 
 
 def ingest_source(
@@ -188,35 +200,41 @@ def list_faults(lines: list[str], set_aside: int = 0, num_series: int = 0) -> st
 
 def prepare(
     spec: PipelineSpec, source: SourceSpec, chunks: list[Chunk], settings: WindowSettings, store: Store,
-    columns: Columns | None = None, suffix: str = "",
+    columns: Columns | None = None, suffix: str = "", season: int | None = None,
 ) -> Prepared:  # fmt: skip
-    """From a source to its scales and windows."""
+    """From a source to its scales and windows.
+
+    Args:
+        season: one to take whatever the spec says, as that which another model of the same run is made for.
+    """
     got = ingest_source(source, chunks, store, columns, suffix)
     overview, series = got.overview, got.series
-    if isinstance(series, Unknown) or any(isinstance(one, Unknown) for one in series):
-        waits = series if isinstance(series, Unknown) else next(one for one in series if isinstance(one, Unknown))
+    found = season_for(spec, got, store) if season is None else GivenSeason(season)
+    if waits := first_unknown([*series, found] if isinstance(series, list) else [series]):
         return prepare_later(got, waits, store, suffix)
-    season, cut, selection = spec.season or overview.season, windows_for(spec, settings, overview, series, store), None
+    period, selection = period_for(spec, found.steps, overview, series, store), None
+    cut = windows_for(spec, settings, period, series, store)
     if columns is None and spec.network.inputs != "all":
-        got, selection = seen_inputs(spec, source, got, cut, season, store)
+        got, selection = seen_inputs(spec, source, got, cut, period, store)
         if isinstance(selection, Unknown):
             return prepare_later(got, selection, store, suffix)
         if selection and settings.lookback is None:
             cut = cut.model_copy(update={"lookback": selection.lookback})
     calendar = calendar_of(overview.frequency, source.timezone, got.columns)
     used = [(one, statics_of(got.statics, one, store)) for one in series if one.num_series]
-    calls = [(one, got.columns, statics, spec.scaling, spec.folds, season) for one, statics in used]
+    calls = [(one, got.columns, statics, spec.scaling, spec.folds, found.steps) for one, statics in used]
     normalised = normalise.map(calls, store, label=f"normalise{suffix}")
     calls = [(stretch, cut, got.columns, calendar, statics) for one, statics in used for stretch in stretches(one)]
     windows = materialise_windows.map(calls, store, label=f"materialise_windows{suffix}")
-    return Prepared(got, normalised, windows, cut, selection)
+    said = describe_season(found.steps, overview.frequency, found.how)
+    return Prepared(got, normalised, windows, cut, selection, found.steps, said, period)
 
 
 def prepare_later(got: Ingested, waits: Unknown, store: Store, suffix: str) -> Prepared:
     """A plan of the steps that wait for one that will run."""
     normalised = normalise.map(waits, store, label=f"normalise{suffix}")
     windows = materialise_windows.map(waits, store, label=f"materialise_windows{suffix}")
-    return Prepared(got, normalised, windows)
+    return Prepared(got, normalised, windows, period=waits)
 
 
 def seen_inputs(
@@ -230,12 +248,33 @@ def seen_inputs(
     return (got if isinstance(selection, Unknown) else replace(got, columns=selection.columns)), selection
 
 
-def windows_for(
-    spec: PipelineSpec, settings: WindowSettings, overview: Overview, series: list[Series], store: Store
-) -> WindowSpec:
+def first_unknown(receipts: list) -> Unknown | None:
+    """The first of some receipts whose step has yet to run."""
+    return next((one for one in receipts if isinstance(one, Unknown)), None)
+
+
+def season_for(spec: PipelineSpec, got: Ingested, store: Store) -> GivenSeason | Season | Unknown:
+    """The season that the spec gives, or that of the series."""
+    if spec.season:
+        return GivenSeason(spec.season)
+    return find_season(got.series, got.columns.masked, spec.folds, got.overview.frequency, store)
+
+
+def period_for(spec: PipelineSpec, season: int, overview: Overview, series: list[Series], store: Store) -> int:
+    """The season, or where none was found the calendar's, if two of it fit: networks forecast better with it than with none."""
+    if spec.season or season > 1:
+        return season
+    return overview.season if 2 * overview.season <= training_steps(spec, series, store) else 1
+
+
+def windows_for(spec: PipelineSpec, settings: WindowSettings, period: int, series: list[Series], store: Store) -> WindowSpec:
     """The windows of a source that has been read, with the lookback that follows from it where none is given."""
-    steps = usual_steps(series, store) - spec.folds.validation - spec.folds.test
-    return settings.resolved(spec.season or overview.season, steps)
+    return settings.resolved(period, training_steps(spec, series, store))
+
+
+def training_steps(spec: PipelineSpec, series: list[Series], store: Store) -> int:
+    """The steps that nine in ten series have to train on."""
+    return usual_steps(series, store) - spec.folds.validation - spec.folds.test
 
 
 def usual_steps(series: list[Series], store: Store) -> int:

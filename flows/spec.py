@@ -46,7 +46,7 @@ class PipelineSpec(BaseModel):
     name: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of this line of models")
     store: str = Field(description="folder for everything the pipeline makes; relative to the spec's own file")
     source: SourceSpec
-    season: int | None = Field(None, ge=1, description="steps after which the series repeats; null: by its frequency")
+    season: int | None = Field(None, ge=1, description="steps after which the series repeats; null: as the data show")
     folds: FoldSpec
     scaling: ScalingSpec = ScalingSpec()
     windows: WindowSettings

@@ -46,6 +46,7 @@ class Trained(BaseModel):
     short_series: tuple[str, ...]  # theirs are the first few names
     set_aside: int  # series with faults
     faults: tuple[str, ...]  # theirs, the first few
+    season: str = ""  # in words
     report: str
     forecast_table: str
     seconds: float
@@ -59,6 +60,7 @@ class Outcome(NamedTuple):
     promotion: Promotion
     page: Page
     aside: SetAside
+    season: str  # in words
 
 
 @flow(name="training", persist_result=False, validate_parameters=True, task_runner=few_at_once())
@@ -67,7 +69,7 @@ def training(spec: PipelineSpec) -> Trained:
     check_networks(spec)
     store = Store(spec.store)
     with run_of(store) as run:
-        model, scores, promotion, page, aside = training_steps(spec, store, run)
+        model, scores, promotion, page, aside, season = training_steps(spec, store, run)
         path = publish_report(spec.name, page, store)
         if promotion.promoted or any(entry.state != "Cached" for entry in run.tasks if entry.step != "promote"):
             show_scores(spec.name, scores, path, promotion.reason)  # a run without news leaves the last ones standing
@@ -76,7 +78,7 @@ def training(spec: PipelineSpec) -> Trained:
             reason=promotion.reason, scores={who: own.scores if own else None for who, own in scores.items()},
             intervals=scores["new"].intervals["test"],
             num_series=model.num_series, too_short=model.too_short, short_series=short_series(model, store),
-            set_aside=aside.series, faults=aside.faults[:10], report=str(path),
+            set_aside=aside.series, faults=aside.faults[:10], season=season, report=str(path),
             forecast_table=store.forecasts, seconds=run.seconds,
         )  # fmt: skip
         store.put_document(trained.model_dump(mode="json"), "runs", f"{spec.name}.json")
@@ -106,10 +108,11 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     promotion = promote(spec.name, model, new, rivals, spec.gate, live, run.id, run.now, store)
     got = made.ingested
     aside = SetAside(series=got.set_aside, faults=tuple(got.faults[:20]))
-    page = report(subject_of(spec), got.overview, got.series, aside, model, new, rivals, spec.gate, made.selection, store)
+    subject = subject_of(spec, made.season_said)
+    page = report(subject, got.overview, got.series, aside, model, new, rivals, spec.gate, made.selection, store)
     is_live = live is not None and live.model.digest == model.digest
     scores = {"new": new, "live": new if is_live else rivals.get("live model"), "naive": naive}
-    return Outcome(model, scores, promotion, page, aside)
+    return Outcome(model, scores, promotion, page, aside, made.season_said)
 
 
 def train_forms(spec: PipelineSpec, made: Prepared, store: Store, start: Model | None = None) -> Model:
@@ -119,13 +122,13 @@ def train_forms(spec: PipelineSpec, made: Prepared, store: Store, start: Model |
     recipes = spec.recipes
     if len(recipes) == 1:
         network, fit = recipes[0]
-        return train(*data, target, network, fit, store, **begin)
+        return train(*data, target, made.period, network, fit, store, **begin)
     overview = made.ingested.overview
     if not isinstance(overview, Unknown) and overview.num_series == 1:
         recipes = [(network, fit) for network, fit in recipes if not tells_apart(network)]
     # One after another: each takes all cores, and draws from the one random generator that torch has.
     named = [(network, fit, f"train_{form_name(network)}") for network, fit in recipes]
-    tried = [train(*data, target, network, fit, store, label=label, **begin) for network, fit, label in named]
+    tried = [train(*data, target, made.period, network, fit, store, label=label, **begin) for network, fit, label in named]
     return choose(tried, *data, spec.gate.metric, store)
 
 
@@ -179,7 +182,7 @@ def prepared_for(rival: Model, spec: PipelineSpec, chunks: list[Chunk], made: Pr
         return made
     source, columns = spec.source.seen_by(rival.facts.columns), rival.facts.columns
     settings = WindowSettings.model_validate(rival.windows.model_dump())
-    return prepare(spec, source, chunks, settings, store, columns, suffix="_live")
+    return prepare(spec, source, chunks, settings, store, columns, suffix="_live", season=made.season)
 
 
 def check_comparable(live: Live | None, spec: PipelineSpec) -> None:
@@ -199,11 +202,11 @@ def check_comparable(live: Live | None, spec: PipelineSpec) -> None:
             raise Fault(f"The live model of {spec.name!r} has {key} {own}; this spec has {found}. {NEW_LINE}")
 
 
-def subject_of(spec: PipelineSpec) -> Subject:
+def subject_of(spec: PipelineSpec, season: str) -> Subject:
     """What the report prints of the spec: all but the places that differ from machine to machine."""
     shown = spec.model_dump(mode="json", exclude={"store": True, "forecast": True, "source": {"uri", "static_uri"}})
     template = hashlib.sha256((template_folder() / "report.html.jinja").read_bytes()).hexdigest()
-    return Subject(name=spec.name, file=name_of(spec.source), spec=shown, template=template)
+    return Subject(name=spec.name, file=name_of(spec.source), season=season, spec=shown, template=template)
 
 
 def name_of(source: SourceSpec) -> str:

@@ -49,9 +49,10 @@ def score(errors: StepErrors, steps: int) -> dict[str, float | None]:
     }
 
 
-def score_steps(horizon: int, season: int) -> list[int]:
+def score_steps(horizon: int, *seasons: int) -> list[int]:
     """The numbers of steps that scores are given for: one, half a season, a season, the horizon."""
-    return sorted({steps for steps in (1, season // 2, season, horizon) if 1 <= steps <= horizon})
+    steps = {1, horizon, *seasons, *(season // 2 for season in seasons)}
+    return sorted(one for one in steps if 1 <= one <= horizon)
 
 
 class QuantileErrors:

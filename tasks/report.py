@@ -36,6 +36,7 @@ class Subject(BaseModel):
 
     name: str
     file: str  # name of the source, without its folder
+    season: str  # in words
     spec: dict  # without the places that differ from machine to machine
     template: str  # digest of the page's own template
 
@@ -109,6 +110,7 @@ def page_facts(subject, model, new, rivals, gate) -> dict:
     return {
         "name": subject.name,
         "file": subject.file,
+        "season": subject.season,
         "target": model.facts.target,
         "model": short(model),
         "clock": {"hour": "hour of day", "day_of_week": "weekday", "month": "month"}[clock_unit(model.facts.frequency)],

@@ -62,16 +62,17 @@ def train(
     normalised: list[Normalised],
     folds: FoldSpec,
     target: str,
+    period: int,
     network: NetworkSpec,
     fit: FitSpec,
     store: Store,
     start: Model | None = None,
 ) -> Model:
-    """Fit the network, from the weights of `start` where it has its form, and store its bundle."""
+    """Fit the network, which lays the past out by `period` steps, from the weights of `start` where it has its form."""
     call = this_call()
     scaler, unscaled = read_scaler(normalised, windows[0].columns, store)
     cut = open_windows(windows, scaler, folds, store)
-    facts = facts_of(windows[0], target, scaler.season)
+    facts = facts_of(windows[0], target, period)
     checkpoints = store.folder("checkpoints", call.key)
     begun = read_start(store, start, cut, facts) if start else None
     try:

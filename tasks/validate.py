@@ -17,7 +17,7 @@ from models.metrics import StepErrors, Sureness, score, score_steps
 from models.naive import seasonal_naive
 from models.windows import FoldSpec
 from tasks.ingest.clock import Clock
-from tasks.ingest.timeline import SECONDS_A_DAY, fixed_seconds, parse_offset, parse_timezone
+from tasks.ingest.timeline import SECONDS_A_DAY, fixed_seconds, parse_offset, parse_timezone, season_of
 from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
 from tasks.storage import Receipt, Store
@@ -179,10 +179,7 @@ class Backtest:
             raise Fault("Every step of a scored fold is masked, so there is nothing to validate on. Set other folds.")
         chosen = {name: int(ranked[round(quantile * (len(ranked) - 1))]) for name, quantile in picks.items()}
         return {
-            "scores": {
-                str(steps): score(errors, steps) | self.sureness.score(steps)
-                for steps in score_steps(horizon, self.cut.scaler.season)
-            },
+            "scores": {str(steps): score(errors, steps) | self.sureness.score(steps) for steps in self.score_steps()},
             "num_origins": len(ranked),
             "detail": {
                 "mae_by_step": (errors.absolute.sum(0) / np.maximum(errors.count.sum(0), 1)).tolist(),
@@ -197,6 +194,10 @@ class Backtest:
                 "intervals": self.sureness.intervals(),
             },
         }
+
+    def score_steps(self) -> list[int]:
+        """Those of the calendar's season are always among them, so that a gate may name them whatever season is found."""
+        return score_steps(self.about.windows.horizon, self.cut.scaler.season, season_of(self.about.frequency))
 
     def truth(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The targets (B, H) after the origins, and which of them were observed."""

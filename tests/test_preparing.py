@@ -361,7 +361,7 @@ def test_another_release_of_the_holidays_cuts_windows_anew_and_does_nothing_else
     monkeypatch.setattr(calendar.metadata, "version", lambda name: "9.9" if name == "holidays" else real(name))
     states = {one.step: one for one in explaining(case.spec)}
     assert "calendar.holidays" in states["materialise_windows"].because
-    assert [name for name, one in states.items() if one.cached] == ["read", "survey", "ingest", "normalise"]
+    assert [name for name, one in states.items() if one.cached] == ["read", "survey", "ingest", "find_season", "normalise"]
 
 
 def test_several_columns_name_a_series_in_parquet_folders(server, case):

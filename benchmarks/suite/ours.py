@@ -18,7 +18,9 @@ from models.scaling import Scaler, ScalingSpec, fit_scale
 from models.series import Columns
 from models.windows import WindowSpec, usual_lookback
 from suite.panel import History, Panel
+from tasks.find_season import SAMPLED_SERIES, SAMPLED_STEPS, STEPS_A_SERIES, decide
 from tasks.ingest.calendar import usual_calendar, waves
+from tasks.ingest.timeline import season_of
 
 
 @dataclass
@@ -45,13 +47,16 @@ def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
     began = time.perf_counter()
     scaled = Scaled(panel)
     room = min(panel.num_training(one) for one in panel.series.values())
-    lookback = min(usual_lookback(panel.season, room, panel.horizon), room - panel.horizon)
+    season = season_found(panel)
+    if season == 1 and 2 * season_of(panel.frequency) <= room:
+        season = season_of(panel.frequency)
+    lookback = min(usual_lookback(season, room, panel.horizon), room - panel.horizon)
     windows = WindowSpec(lookback=lookback, horizon=panel.horizon)
     training, validation = Numbered(scaled.training(windows)), Numbered(scaled.validation(windows))
     forms = [form for form in FORMS if len(panel.series) > 1 or not tells_apart(form)]
     networks = []
     for form in forms:
-        build = partial(build_network, form, scaled.columns, windows, panel.season, len(panel.series))
+        build = partial(build_network, form, scaled.columns, windows, season, len(panel.series))
         fitted = fit(build, training, validation, scaled.columns, windows, recipe(form, FitSettings()), seed)
         network = build()
         network.load_state_dict(fitted.weights)
@@ -60,6 +65,12 @@ def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
     chosen, _ = best_mean(forecasts, target, "mae")
     forecast = np.mean([scaled.forecast(networks[at], windows) for at in chosen], 0)
     return forecast, time.perf_counter() - began, " + ".join(form_name(forms[at]) for at in chosen)
+
+
+def season_found(panel: Panel) -> int:
+    """What `find_season` finds in the training rows; the season of the panel is for the rivals, and for MASE."""
+    rows = [one.target[: panel.num_training(one)][-STEPS_A_SERIES:] for one in panel.series.values()]
+    return decide(rows[: min(SAMPLED_SERIES, -(-SAMPLED_STEPS // len(rows[0])))], panel.frequency)[0]
 
 
 class Scaled:

@@ -53,17 +53,24 @@ def parse_offset(frequency: str) -> pd.DateOffset:
 
 
 def season_of(frequency: str) -> int:
-    """Steps after which a series of this frequency tends to repeat; 1 where no calendar cycle fits.
+    """Steps after which a series of this frequency tends to repeat; 1 where no calendar cycle fits."""
+    return next(iter(calendar_seasons(frequency)), 1)
 
-    A day for anything finer than one, a week for days, a year for weeks, months and quarters.
+
+def calendar_seasons(frequency: str) -> dict[int, str]:
+    """The calendar's cycles in steps of this frequency, the most usual first.
+
+    A day and a week for anything finer than a day, a week and a year for days, a year for weeks, months and quarters.
     """
     offset = parse_offset(frequency)
     seconds = fixed_seconds(offset)
     if seconds:
-        return int(SECONDS_A_DAY // seconds) if seconds < SECONDS_A_DAY and SECONDS_A_DAY % seconds == 0 else 1
-    per_cycle = {"D": 7, "B": 5, "W": 52, "M": 12, "Q": 4}
+        a_day = int(SECONDS_A_DAY // seconds) if seconds < SECONDS_A_DAY and SECONDS_A_DAY % seconds == 0 else 1
+        return {a_day: "a day", 7 * a_day: "a week"} if a_day > 1 else {}
+    cycles = {"D": (7, 365), "B": (5, 261), "W": (52,), "M": (12,), "Q": (4,)}
     letter = offset.rule_code.split("-")[0].removeprefix("B") or "B"
-    return per_cycle.get(letter[0], 1) if offset.n == 1 else 1
+    found = cycles.get(letter[0], ()) if offset.n == 1 else ()
+    return dict(zip(found, ("a week", "a year") if len(found) == 2 else ("a year",), strict=False))
 
 
 def fixed_seconds(offset: pd.DateOffset) -> float | None:
