@@ -115,17 +115,21 @@ class Search:
 
     @property
     def season(self) -> int:
-        return self.spec.season or self.made.ingested.overview.season
+        return self.made.period
 
     @property
     def data(self) -> tuple:
         return self.made.windows, self.made.normalised, self.spec.folds
 
+    @property
+    def trained_on(self) -> tuple:
+        return *self.data, self.spec.source.target, self.made.period
+
     def made_from(self) -> dict:
         """What a study is good for: the same data, networks, code, metric and knobs."""
         keys = []
         for network, fit in self.recipes:
-            bound = train.signature.bind(*self.data, self.spec.source.target, network, fit, self.store)
+            bound = train.signature.bind(*self.trained_on, network, fit, self.store)
             keys.append(train.call(bound.arguments).key)
         knobs = {kind: [knob.model_dump(mode="json") for knob in own] for kind, own in self.knobs.items()}
         return {"trained": keys, "metric": self.spec.gate.metric, "knobs": knobs}
@@ -194,7 +198,7 @@ def try_start(shared: Search, study: Study) -> Model:
     several = len(shared.recipes) > 1
     found = [(Tried(trial=0, kind=kind, error=error), {}, "", {})] if several else []
     for network, fit in shared.recipes:
-        model = quietly(train, *shared.data, shared.spec.source.target, network, fit, shared.store)
+        model = quietly(train, *shared.trained_on, network, fit, shared.store)
         own = quietly(shared.judge, model, start)
         tried = Tried(
             trial=0, kind=network.kind, form=form_name(network) if several else "", error=own.error,
@@ -224,7 +228,7 @@ def try_next(shared: Search, study: Study, start: Model, number: int, trials: in
 
     try:
         with watched_by(watch):
-            model = quietly(train, *shared.data, shared.spec.source.target, network, fit, shared.store, label=label, book=own)
+            model = quietly(train, *shared.trained_on, network, fit, shared.store, label=label, book=own)
         study.show(trial, shared.curve(model, network, fit), stops=False)  # of one from the cache, nobody saw them yet
         judged = quietly(shared.judge, model, start)
         tried = tried.model_copy(update={"error": judged.error, "standard_errors": judged.standard_errors})

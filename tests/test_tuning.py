@@ -154,7 +154,7 @@ def test_prefect_holds_a_stopped_training_for_cancelled(server, searched):
         network, fit = spec.recipes[0]
         fit = fit.model_copy(update={"learning_rate": 0.5})
         bound = tasks.train.train.signature.bind(
-            made.windows, made.normalised, spec.folds, spec.source.target, network, fit, case.store
+            made.windows, made.normalised, spec.folds, spec.source.target, made.period, network, fit, case.store
         )
         with watched_by(stop):
             return tasks.train.train.run(bound.arguments, "train")[0].is_cancelled()
