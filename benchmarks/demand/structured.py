@@ -14,12 +14,12 @@ Axes in names: R rows, N origins, H horizon, E features.
 
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from demand.year import FIRST_VALIDATION, LONGEST, ORIGINS, SEASON, continued
-from demand.year import FIRST_TEST as END_OF_VALIDATION
+from demand.year import FIRST_TEST, FIRST_VALIDATION, LONGEST, ORIGINS, SEASON, continued
 
 LIKE_DAYS, LOOKED_BACK = 3, 14
 FIRST = 14 * SEASON  # rows before it lack a past
@@ -99,7 +99,7 @@ def like_rows(working: np.ndarray) -> np.ndarray:
     like = np.maximum(np.repeat(rows[:, None] - 7 * SEASON, LIKE_DAYS, 1), 0)
     found = np.zeros(len(rows), int)
     for back in range(SEASON, (LOOKED_BACK + 1) * SEASON, SEASON):
-        alike = (rows >= back) & (working[rows - back] == working) & (found < LIKE_DAYS)
+        alike = (rows >= back) & (working[np.maximum(rows - back, 0)] == working) & (found < LIKE_DAYS)
         like[rows[alike], found[alike]] = rows[alike] - back
         found += alike
     return like
@@ -123,7 +123,7 @@ class Structured:
         self.trees = self._learn(learned)
         g = self.trees.predict(self.features)
         edges = np.linspace(FIRST, FIRST_VALIDATION, FOLDS + 1).astype(int)
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             others = learned[(learned < low - APART) | (learned >= high + APART)]
             g[low:high] = self._learn(others).predict(self.features[low:high])
         self.errors = known.demand - known.base - g
@@ -162,7 +162,7 @@ class Structured:
 
 def choose(known: Known) -> tuple[dict, float]:
     """The settings and the ridge of the lowest error on the validation rows, 48 steps ahead."""
-    origins = np.arange(FIRST_VALIDATION, END_OF_VALIDATION - LONGEST + 1)
+    origins = np.arange(FIRST_VALIDATION, FIRST_TEST - LONGEST + 1)
     truth = known.demand[origins[:, None] + np.arange(LONGEST)]
     tried = {}
     for number, settings in enumerate(GRID):

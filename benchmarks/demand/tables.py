@@ -45,7 +45,7 @@ def scores_of(forecasts: np.ndarray, demand: np.ndarray, naive_mae: float) -> di
 
 
 def block_means(values: np.ndarray, block: int = WEEK, draws: int = DRAWS) -> np.ndarray:
-    """Means (draws,) of a series with memory (N,): blocks drawn with their neighbours, around the end; always the same blocks."""
+    """Means (draws,) of a series with memory (N,): blocks drawn with their neighbours, always the same, around the end."""
     count = len(values)
     firsts = np.random.default_rng(0).integers(0, count, (draws, -(-count // block)))
     around = np.concatenate([[0.0], np.cumsum(np.tile(values, 2))])

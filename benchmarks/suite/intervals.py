@@ -63,7 +63,7 @@ def quantiles_of(network: SpreadNet, seen: Forecasts) -> np.ndarray:
 
 
 def plain_quantiles(validation: Forecasts, test: Forecasts) -> np.ndarray:
-    """Scaled quantiles (N, H, Q) as wide at one origin as at the next: the forecast, and the errors of validation at its step."""
+    """Scaled quantiles (N, H, Q) of one width for all origins: the forecast, and the errors of validation at its step."""
     errors = (validation.truth - validation.forecast).numpy()
     apart = np.sort(offsets_of(np.repeat(errors[:, :, None], len(LEVELS), 2), LEVELS), -1)
     return test.forecast.numpy()[:, :, None] + apart
