@@ -101,7 +101,7 @@ def test_a_changed_setting_reruns_exactly_the_steps_it_reaches(server, trained, 
 
 
 def test_without_levels_a_model_has_no_quantiles_and_nothing_is_calibrated(server, case):
-    case.write_spec(quantiles__levels=[])
+    case.write_spec(quantiles__levels=[], forecast__origin="2024-01-20T00:00:00+00:00")
     outcome = training(case.spec)
     assert "calibrate" not in states(outcome)
     assert outcome.intervals == {}
@@ -114,6 +114,7 @@ def test_without_levels_a_model_has_no_quantiles_and_nothing_is_calibrated(serve
 def test_a_forecast_has_a_column_for_each_level(server, trained):
     outcome = training(trained.spec)
     assert set(outcome.intervals) == {"95", "80", "60", "40", "20"}
+    trained.write_spec(forecast__origin="2024-01-20T00:00:00+00:00")
     forecasting(trained.spec)
     table = DeltaTable(trained.store.forecasts).to_pandas()
     levels = ["q2_5", *(f"q{tens}0" for tens in range(1, 10)), "q97_5"]
