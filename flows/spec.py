@@ -120,17 +120,23 @@ def check_gate(gate: GateSpec, windows: WindowSettings, season: int) -> None:
 
 
 def check_networks(spec: PipelineSpec) -> None:
-    """Raises a Fault where a network does not fit the windows, columns and season that the spec tells of.
+    """Raises a Fault where a network does not fit the windows, columns and season, or fit.devices are not there.
 
     Torch takes its time and memory, so this is asked by what trains, and not by every command that reads a spec.
     """
     import torch
+
+    from models.fit import resolve_device
+    from models.parallel import check_devices
 
     season = spec.season or (season_of(spec.source.frequency) if spec.source.frequency else 1)
     windows = spec.windows.resolved(season, ENOUGH)
     with torch.device("meta"):  # shapes only, no memory
         for network, _ in spec.recipes:
             build_network(network, seen_columns(spec), windows, season)
+    for _, fit in spec.recipes:
+        if fit.devices > 1:
+            check_devices(fit.devices, resolve_device(fit.device))
 
 
 def load_spec(path: str | Path) -> PipelineSpec:

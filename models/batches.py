@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from models.parallel import ALONE, Team
 from models.series import Columns
 
 AT_ONCE = 256  # windows that a network forecasts at a time: what it makes of many more leaves a processor's cache
@@ -120,18 +121,18 @@ class ShuffledStream:
 
     def __init__(
         self, blocks: Blocks, span: int, batch_size: int, seed: int, device, shuffle_rows: int = SHUFFLE_ROWS,
-        num_steps: int | None = None,
+        num_steps: int | None = None, team: Team = ALONE,
     ):  # fmt: skip
-        """`num_steps` says how many batches will be asked for; None: nobody knows."""
+        """`num_steps` says how many batches will be asked for; None: nobody knows. `team` says which part of each is given."""
         self.blocks, self.span, self.batch_size, self.seed = blocks, span, batch_size, seed
-        self.device, self.shuffle_rows, self.num_steps = device, shuffle_rows, num_steps
+        self.device, self.shuffle_rows, self.num_steps, self.team = device, shuffle_rows, num_steps, team
         self._loaded: tuple[tuple[int, ...], torch.Tensor] | None = None
 
     def batches(self, first_step: int = 0) -> Iterator[torch.Tensor]:
         """Window tensors (B, span, C) on the device, beginning with the batch of `first_step`."""
         for step, (group, starts) in enumerate(self._indices()):
             if step >= first_step:
-                yield gather(self._rows(group), starts, self.span)
+                yield gather(self._rows(group), self.team.share(starts), self.span)
 
     def _indices(self) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
         sizes = np.asarray(self.blocks.num_windows)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.batches import AT_ONCE, Batch, Blocks, ShuffledStream, in_order
 from models.errors import Diverged, Fault
 from models.memory import Portions, share
+from models.parallel import ALONE, Team
 from models.randomness import random_state, restore_random_state
 from models.series import Columns
 from models.specs import FitSpec
@@ -78,6 +79,13 @@ def quantile_loss(level: float, forecast: Tensor, target: Tensor, reduction: str
     return each.mean() if reduction == "mean" else each
 
 
+def steps_seen(batch: Batch, steps: int) -> Tensor:
+    """Of how many steps `loss_of` is the mean, where the first so many of each window are forecast."""
+    if batch.weight is None:
+        return batch.target.new_full((), len(batch.target) * steps)
+    return batch.weight[:, :steps].sum()
+
+
 def num_steps(spec: FitSpec, num_windows: int) -> tuple[int, int]:
     """Optimiser steps in all, and in an epoch."""
     per_epoch = spec.steps_per_epoch or math.ceil(num_windows / spec.batch_size)
@@ -87,8 +95,12 @@ def num_steps(spec: FitSpec, num_windows: int) -> tuple[int, int]:
 class Training:
     """One network on its way: weights, their running mean, optimiser and schedule, saved and restored as one."""
 
-    def __init__(self, network: nn.Module, spec: FitSpec, total_steps: int, device: torch.device, warn=lambda line: None):
+    def __init__(
+        self, network: nn.Module, spec: FitSpec, total_steps: int, device: torch.device, warn=lambda line: None,
+        team: Team = ALONE, seed: int = 0,
+    ):  # fmt: skip
         self.network, self.spec, self.device = network.to(device), spec, device
+        self.team, self.seed = team, seed
         self.mean = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.best = {name: value.clone() for name, value in self.mean.items()}
         decayed = [p for p in network.parameters() if p.ndim > 1]
@@ -110,7 +122,11 @@ class Training:
         """One optimiser step; returns the loss, still on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.spec.learning_rate * self._rate()
+        self.team.seed(self.seed, self.step)
         loss = self.portions.total(batch, self.optimizer.zero_grad, lambda portion: self._add_gradient(portion, batch))
+        if self.team.size > 1:
+            steps = self.network.trained_steps or batch.target.shape[1]
+            loss = self.team.average(loss, steps_seen(batch, steps), self.network)
         if self.spec.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip_norm)
         self.optimizer.step()
@@ -202,6 +218,7 @@ def fit(
     tell: Callable[[dict], None] = lambda entry: None,
     due: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda line: None,
+    team: Team = ALONE,
 ) -> Fitted:
     """Train one network and return its kept weights.
 
@@ -210,16 +227,19 @@ def fit(
     in the middle of one wherever `due`, asked after every step, says so; `tell` receives each epoch's history entry,
     `warn` a line where memory has run out and it goes on with fewer windows at a time.
 
+    In a `team` every process calls this alike, each learns from its part of every batch, and the first one alone validates.
+
     Raises:
         Fault: the loss is no longer finite. The last checkpoint given to `save` is still good.
     """
     device = resolve_device(spec.device)
     torch.manual_seed(seed)
     total, per_epoch = num_steps(spec, sum(train.num_windows))
-    run = Training(build(), spec, total, device, warn)
+    run = Training(build(), spec, total, device, warn, team, seed)
     if resume:
         run.restore(resume)
-    stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device, num_steps=total).batches(run.step)
+    team.check_alike(run.network)
+    stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device, num_steps=total, team=team).batches(run.step)
     for epoch in range(run.epoch + 1, math.ceil(total / per_epoch) + 1):
         run.plateau_rate = plateau_rate(run.history)
         if spec.schedule == "plateau" and run.plateau_rate < SMALLEST_RATE:
@@ -229,7 +249,8 @@ def fit(
         batches = (Batch.split(rows, windows.lookback, columns) for rows in stream)
         losses = learn_epoch(run, batches, min(per_epoch, total - (epoch - 1) * per_epoch), due, save)
         entry = {"epoch": epoch, "step": run.step, "train": losses.mean().item()}
-        entry["validation"] = validation_loss(run, validation, columns, windows)
+        own = validation_loss(run, validation, columns, windows) if team.is_first else math.nan
+        entry["validation"] = team.told(own)
         if not math.isfinite(entry["validation"]):
             raise diverged("Validation loss", entry["validation"], epoch, run.step, spec)
         run.epoch = epoch

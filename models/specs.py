@@ -91,6 +91,7 @@ class FitSpec(BaseModel):
         (0,), min_length=1, description="one network each; their forecasts are averaged"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(1, ge=1, description="processes that share every batch, each with a CUDA device or cores of its own")
     precision: Literal["float32", "bfloat16"] = "float32"
     init: Literal["fresh", "live"] = Field(
         "fresh", description="live: begin with the live model's weights, form by form and seed by seed"
@@ -105,6 +106,11 @@ class FitSpec(BaseModel):
             raise ValueError(f"{found}; loss 'quantile' needs a level, such as 0.9, and no other loss takes one")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"fit.seeds {list(self.seeds)} repeats a seed; its network would only be trained twice")
+        if self.batch_size < self.devices:
+            raise ValueError(
+                f"fit.batch_size {self.batch_size} leaves some of fit.devices {self.devices} without a window; use a larger "
+                "batch or fewer devices"
+            )
         return self
 
 

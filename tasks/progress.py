@@ -1,11 +1,15 @@
 """How a long step tells where it is: a bar on a terminal, a log line otherwise."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
+
+# Who is told in place of a log: the run that started this process for a part of its work.
+listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 
 
 class Progress:
@@ -25,6 +29,9 @@ class Progress:
 
 def say(line: str) -> None:
     """A line in the log of the run; nothing outside one."""
+    if told := listener.get():
+        told(line)
+        return
     try:
         get_run_logger().info(line)
     except MissingContextError:

@@ -1,5 +1,6 @@
 """Train one network a seed on the windows, with a checkpoint every epoch and every minute, and store the bundle."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -16,11 +17,13 @@ from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load
 from models.errors import Fault, counted
 from models.fit import Checkpoint, Fitted, fit, num_steps
 from models.networks import NetworkSpec, build_network, form_name
+from models.parallel import ALONE, Team
 from models.scaling import Scaler
 from models.series import SeriesFacts
 from models.specs import FitSpec
 from models.start import build_with, check_shape, starting_weights
 from models.windows import FOLDS, FoldSpec, WindowSpec
+from tasks.devices import Job, train_together
 from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
 from tasks.progress import Progress, progress, say
@@ -75,8 +78,9 @@ def train(
     facts = facts_of(windows[0], target, period)
     checkpoints = store.folder("checkpoints", call.key)
     begun = read_start(store, start, cut, facts) if start else None
+    learn = fit_seeds if fit.devices == 1 else fit_together
     try:
-        fitted = fit_seeds(cut, facts, network, fit, checkpoints, begun)
+        fitted = learn(cut, facts, network, fit, checkpoints, begun)
     except Stopped:
         forget(checkpoints)  # nobody will go on from them
         raise
@@ -100,8 +104,43 @@ def facts_of(windows: Windows, target: str, season: int) -> SeriesFacts:
     )
 
 
-def fit_seeds(
+def fit_together(
     cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: FitSpec, checkpoints: Path, start: Bundle | None = None
+) -> list[Fitted]:
+    """What `fit_seeds` returns, from the last checkpoints of `fit.devices` processes that each call it."""
+    begun = checkpoints / "start" if start else None
+    if start:
+        begun.mkdir(parents=True, exist_ok=True)
+        for name, content in dump_bundle(start).items():
+            write_atomically(begun / name, content)
+    files, about = tuple(file.path for file in cut.files), {"scaler": cut.scaler, "folds": cut.folds, "facts": facts}
+    train_together(Job(files=files, **about, network=network, fit=spec, checkpoints=checkpoints, start=begun))
+    return [last_of(checkpoints, seed) for seed in spec.seeds]
+
+
+def last_of(checkpoints: Path, seed: int) -> Fitted:
+    """What the last checkpoint of a seed keeps.
+
+    Raises:
+        OSError: it can not be read.
+    """
+    last = load_checkpoint(checkpoints / f"seed-{seed}.safetensors", to_go_on=False)
+    if last is None:
+        raise OSError(
+            errno.EIO, f"No checkpoint of seed {seed} that can be read is in {checkpoints}, though training ended well"
+        )
+    weights = {name.removeprefix("best."): value for name, value in last.tensors.items() if name.startswith("best.")}
+    return Fitted(weights, last.history, last.best_epoch)
+
+
+def fit_seeds(
+    cut: WindowSet,
+    facts: SeriesFacts,
+    network: NetworkSpec,
+    spec: FitSpec,
+    checkpoints: Path,
+    start: Bundle | None = None,
+    team: Team = ALONE,
 ) -> list[Fitted]:
     """One fitted network a seed, each going on from its checkpoint if a killed run left one.
 
@@ -124,6 +163,7 @@ def fit_seeds(
             bar.advance(resume.epoch if resume else 0)
             for entry in resume.history if resume else []:
                 notice(seed, entry, epochs)
+            calls = {"save": keeper.save, "due": keeper.due, "tell": partial(tell, bar, seed, epochs)}
             fitted.append(
                 fit(
                     begin_with(start, build, network, seed, cut.scaler) if spec.init == "live" else build,
@@ -134,10 +174,9 @@ def fit_seeds(
                     spec,
                     seed,
                     resume,
-                    save=keeper.save,
-                    tell=partial(tell, bar, seed, epochs),
-                    due=keeper.due,
                     warn=lambda line, seed=seed: say(f"seed {seed}: {line}"),
+                    team=team,
+                    **(calls if team.is_first else {}),
                 )
             )
     return fitted
@@ -225,7 +264,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         write_atomically(path, save(checkpoint.tensors, {"checkpoint": json.dumps(about)}))
 
 
-def load_checkpoint(path: Path) -> Checkpoint | None:
+def load_checkpoint(path: Path, to_go_on: bool = True) -> Checkpoint | None:
     """The checkpoint in a file, or None where there is none, or none that can be used: training then begins anew."""
     from safetensors import SafetensorError, safe_open
 
@@ -241,7 +280,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         if about.pop("sha256") != digest_of(tensors):
             raise ValueError("its tensors are not what was written")
         threads, own = about.pop("threads"), torch.get_num_threads()
-        if threads != own:
+        if threads != own and to_go_on:
             made = f"{path.name} was made on {counted(threads, 'threads')}"
             say(f"{made}, this is {own}; the last digits of the weights may differ")
         return Checkpoint(tensors=tensors, **about)

@@ -29,7 +29,7 @@ class WindowSet:
     """The windows of many files, told apart by fold."""
 
     def __init__(self, paths: list[Path], scaler: Scaler, folds: FoldSpec):
-        self.files = [WindowFile(path) for path in paths]
+        self.files, self.folds = [WindowFile(path) for path in paths], folds
         self.windows, self.columns = self.files[0].windows, self.files[0].columns
         steps = {name: scale.steps for name, scale in scaler.series.items()}
         self.rows, self.too_short = fold_series(steps, folds, self.windows)
