@@ -21,7 +21,7 @@ horizon known as badly as a forecast knows it (demand/noise.py): nothing is trai
 calibrated on validation, as `convcast train` does both; fixed as validation left them, or rolling with the newest errors; and
 beside them intervals of the same width at every origin, from the errors of validation at each step.
 
-    pip install -c constraints.txt -e '.[benchmarks]'
+    pip install -c constraints.txt -e '.[benchmarks]'     (with NHITS: '.[benchmarks,peers]')
     python benchmarks/elecdemand.py [--csv FILE] [--seeds 5]
 """
 
@@ -126,7 +126,7 @@ def temperatures_known(nets: Nets, trees: list[Structured], year: pd.DataFrame) 
     return {
         way: {
             "residual": Model(nets.forecast(temperature=ahead), []),
-            "LightGBM": Model([one.forecast(temperature=ahead) for one in trees], []),
+            "LightGBM, structured": Model([one.forecast(temperature=ahead) for one in trees], []),
         }
         for way, ahead in ways.items()
     }

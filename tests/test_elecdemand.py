@@ -72,12 +72,13 @@ def test_a_like_row_is_of_the_same_time_on_an_earlier_day_of_the_same_kind():
 
 def test_the_structured_rival_knows_nothing_of_demand_or_temperature_after_its_origin():
     pytest.importorskip("lightgbm")
-    ahead = np.full((1, LONGEST), 20.0)
-    told = []
+    ahead, rows, told, seen = np.full((1, LONGEST), 20.0), ORIGIN + np.arange(LONGEST), [], []
     for year in (made_year(), changed_from(ORIGIN, "Demand", "Temperature"), changed_from(ORIGIN - 1, "Demand")):
         rival = Structured(Known(year), FEW, 0).carried(1.0)
         told.append(rival.forecast(np.array([ORIGIN]), ahead))
+        seen.append(rival.known.features(rows, ahead[0], ahead[0]))
     assert np.array_equal(told[0], told[1])
+    assert np.array_equal(seen[0], seen[1])
     assert not np.allclose(told[0], told[2])
 
 

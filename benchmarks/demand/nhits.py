@@ -43,7 +43,6 @@ def nhits(year: pd.DataFrame, num_seeds: int) -> tuple[list[np.ndarray], list[tu
     import logging
     import warnings
 
-    import torch
     from neuralforecast import NeuralForecast
     from neuralforecast.losses.pytorch import MAE
     from neuralforecast.models import NHITS
@@ -62,7 +61,7 @@ def nhits(year: pd.DataFrame, num_seeds: int) -> tuple[list[np.ndarray], list[tu
     table = table_of(year)[:-1]  # the last origin's horizon ends there
     mean, std = year["Demand"][:FIRST_VALIDATION].mean(), year["Demand"][:FIRST_VALIDATION].std(ddof=0)
     quiet = {"enable_progress_bar": False, "logger": False, "enable_model_summary": False, "enable_checkpointing": False}
-    threads, forecasts = torch.get_num_threads(), []
+    forecasts = []
     for seed in range(num_seeds):
         model = Timed(
             h=LONGEST, input_size=7 * SEASON, futr_exog_list=list(table.columns[3:]), max_steps=STEPS, loss=MAE(),
@@ -76,5 +75,4 @@ def nhits(year: pd.DataFrame, num_seeds: int) -> tuple[list[np.ndarray], list[tu
             )
         told = told.sort_values(["cutoff", "ds"])["NHITS"].to_numpy()
         forecasts.append(told.reshape(-1, LONGEST).astype(np.float64) * std + mean)
-    torch.set_num_threads(threads)
     return forecasts, seconds

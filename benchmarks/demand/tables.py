@@ -17,7 +17,7 @@ WEEK = 7 * SEASON
 
 @dataclass
 class Model:
-    """What is compared: forecasts (N, LONGEST) in GW, and seconds and CPU-seconds of training, a seed each."""
+    """What is compared: forecasts (N, LONGEST) in GW, and seconds and CPU-seconds (NaN: not taken) of training, a seed each."""
 
     forecasts: list[np.ndarray]
     seconds: list[tuple[float, float]]
@@ -103,13 +103,14 @@ def print_times(models: dict[str, Model]) -> None:
     for name, model in models.items():
         if model.seconds:
             walls, cpus = zip(*model.seconds, strict=True)
-            print(f"{name:36s}{np.mean(walls):.1f} s ({min(walls):.1f} to {max(walls):.1f}), {np.mean(cpus):.1f} CPU-s")
+            cpu = "" if np.isnan(cpus).any() else f", {np.mean(cpus):.1f} CPU-s"
+            print(f"{name:36s}{np.mean(walls):.1f} s ({min(walls):.1f} to {max(walls):.1f}){cpu}")
 
 
 def print_losses(by_way: dict[str, dict[str, Model]], demand: np.ndarray) -> None:
     """MAE and RMSE of each model with each way of knowing the temperature, and what that costs."""
     keys = [(horizon, metric) for horizon in HORIZONS for metric in ("mae", "rmse")]
-    print(f"{'':36s}" + "".join(f"{f'{metric.upper()} {horizon}':>16s}" for horizon, metric in keys))
+    print(f"{'':46s}" + "".join(f"{f'{metric.upper()} {horizon}':>16s}" for horizon, metric in keys))
     for name in next(iter(by_way.values())):
         known = None
         for way, models in by_way.items():
@@ -117,4 +118,4 @@ def print_losses(by_way: dict[str, dict[str, Model]], demand: np.ndarray) -> Non
             means = [float(np.mean([one[key] for one in scores])) for key in keys]
             known = known or means
             cells = [f"{own:.4f} ({own / best - 1:+.0%})" for own, best in zip(means, known, strict=True)]
-            print(f"{f'{name}, {way}':36s}" + "".join(f"{cell:>16s}" for cell in cells), flush=True)
+            print(f"{f'{name}, {way}':46s}" + "".join(f"{cell:>16s}" for cell in cells), flush=True)
