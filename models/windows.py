@@ -105,6 +105,11 @@ def steps_needed(folds: FoldSpec, windows: WindowSpec) -> int:
     return windows.span + max(folds.validation, windows.horizon) + max(folds.test, windows.horizon)
 
 
+def num_apart(count: int, windows: WindowSpec) -> int:
+    """About how many of so many neighbouring windows have no step of their horizons in common."""
+    return min(count, max(1, round(count * windows.stride / windows.horizon)))
+
+
 def window_starts(num_rows: int, windows: WindowSpec) -> range:
     """First rows of the windows that fit, oldest first, aligned so that the newest rows are never dropped."""
     last = num_rows - windows.span

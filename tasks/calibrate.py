@@ -9,7 +9,7 @@ from models.bundle import Bundle, dump_bundle
 from models.conformal import Calibration, offsets_of, scores
 from models.specs import QuantileSpec
 from models.spread import Forecasts, SpreadNet, fit_spread
-from models.windows import FoldSpec
+from models.windows import FoldSpec, num_apart
 from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
 from tasks.progress import say
@@ -19,6 +19,7 @@ from tasks.windows.folds import WindowSet, open_windows
 from tasks.windows.task import Windows
 
 LEARNED, CALIBRATED = 1 << 13, 1 << 14  # windows of the training and of the validation fold that are looked at, about
+FEW = 20  # windows without a common step from which an interval can hardly be told
 ELEMENTS = 1 << 26  # numbers of these that are held at most
 
 
@@ -31,7 +32,9 @@ def calibrate(
     scaler, _ = read_scaler(normalised, windows[0].columns, store)
     cut = open_windows(windows, scaler, folds, store)
     sure = with_quantiles(bundle, cut, quantiles, folds)
-    say(f"quantiles calibrated on {sure.description.calibration.num_windows:,} validation windows")
+    apart = num_apart(cut.count("validation"), cut.windows)
+    few = "; so few that intervals are a rough guide" if apart < FEW else ""
+    say(f"quantiles calibrated on validation windows, {apart:,} of them without a common step{few}")
     with store.draft(this_call()) as draft:
         for name, content in dump_bundle(sure).items():
             draft.write_bytes(name, content)

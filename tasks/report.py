@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from models.errors import shortlist
 from models.specs import GateSpec
+from models.windows import num_apart
+from tasks.calibrate import FEW
 from tasks.charts import draw_by_clock, draw_by_step, draw_examples, draw_intervals, draw_losses, short_number
 from tasks.ingest.shards import Overview
 from tasks.ingest.task import Series
@@ -131,6 +133,8 @@ def page_facts(subject, model, new, rivals, gate) -> dict:
         "parameters": model.num_parameters,
         "rows": score_rows({"new model": new, **rivals}),
         "intervals": dict(sorted(new.intervals["test"].items(), key=lambda pair: -float(pair[0]))),
+        "apart": (apart := num_apart(model.num_windows["validation"], model.windows)),
+        "few": apart < FEW,
         "rolling": subject.spec["quantiles"]["rolling"],
         "folds": [("test", new.num_origins["test"]), ("validation", new.num_origins["validation"])],
         "spec": yaml.safe_dump(subject.spec, sort_keys=False, allow_unicode=True),

@@ -14,7 +14,7 @@ from models.batches import Batch, ShuffledStream, TensorBlocks, gather, in_order
 from models.errors import Fault
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns
-from models.windows import FoldSpec, WindowSettings, WindowSpec, fold_rows, usual_lookback, window_starts
+from models.windows import FoldSpec, WindowSettings, WindowSpec, fold_rows, num_apart, usual_lookback, window_starts
 from tasks.ingest.calendar import Calendar
 from tasks.ingest.statics import Statics
 from tasks.storage import Store
@@ -703,3 +703,11 @@ def test_a_lookback_that_is_not_given_is_of_whole_seasons_as_far_as_there_are_ro
     assert WindowSettings(horizon=horizon).resolved(season, num_steps) == WindowSpec(lookback=lookback, horizon=horizon)
     given = WindowSettings(lookback=7, horizon=horizon, stride=2).resolved(season, num_steps)
     assert given == WindowSpec(lookback=7, horizon=horizon, stride=2)
+
+
+@pytest.mark.parametrize(
+    ("count", "stride", "horizon", "apart"),
+    [(100, 1, 10, 10), (100, 5, 10, 50), (100, 20, 10, 100), (13, 1, 12, 1), (3, 1, 12, 1), (7, 1, 1, 7)],
+)
+def test_windows_a_horizon_apart_have_no_step_in_common(count, stride, horizon, apart):
+    assert num_apart(count, WindowSpec(lookback=1, horizon=horizon, stride=stride)) == apart
