@@ -23,7 +23,9 @@ HIDDEN = 16
 FEATURES = 4  # besides the known channels
 SEASONS = 8  # of a window whose changes are looked at
 FLOOR = 1e-3  # standard deviations below which no spread is measured
-STEPS, ELEMENTS, RATE = 400, 1 << 15, 1e-2  # optimiser steps, forecast steps in each of them, highest learning rate
+STEPS, ELEMENTS, RATE = 400, 1 << 15, 1e-2  # most optimiser steps, forecast steps in each of them, highest learning rate
+PASSES = 12  # over the windows at most: on few of them, which it knows by heart, a network errs too little
+FEWEST = 8  # optimiser steps that are worth while
 
 
 class SpreadNet(nn.Module):
@@ -108,13 +110,17 @@ class Forecasts:
 def fit_spread(network: SpreadNet, levels: Sequence[float], seen: Forecasts) -> SpreadNet:
     """The network, fitted to forecasts whose truth is known; the same for the same input.
 
-    Each window's loss is divided by the size of its changes, so that quiet and wild series count alike.
+    Each window's loss is divided by the size of its changes, so that quiet and wild series count alike. Of few windows less is
+    learned, and of very few nothing: the spread is then normal, in the size of a window's changes.
     """
+    size = max(8, min(AT_ONCE, ELEMENTS // seen.truth.shape[1]))
+    steps = min(STEPS, PASSES * len(seen) // size)
+    if steps < FEWEST:
+        return network.eval()
     at_levels, draw = torch.tensor(levels), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, cycle_momentum=False)
-    size = max(8, min(AT_ONCE, ELEMENTS // seen.truth.shape[1]))
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps, cycle_momentum=False)
+    for _ in range(steps):
         chosen = torch.randint(len(seen), (size,), generator=draw)
         target, truth = seen.target[chosen], seen.truth[chosen]
         observed = ~truth.isnan()

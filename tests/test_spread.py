@@ -87,8 +87,17 @@ def test_it_learns_where_the_truth_is_known_to_be_wild():
         assert (seen.truth <= quantiles[:, :, at]).float().mean().item() == pytest.approx(level, abs=0.04)
 
 
+def test_of_very_few_windows_nothing_is_learned():
+    network = SpreadNet.fresh(LEVELS, Columns(future=("wind",)), WINDOWS, 4)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fit_spread(network, LEVELS, made(100))
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    fit_spread(network, LEVELS, made(400))
+    assert not torch.equal(before["head.bias"], network.head.bias)
+
+
 def test_steps_that_were_not_observed_teach_nothing():
-    seen = made(100)
+    seen = made(400)
     seen.truth[:, 2:] = torch.nan
     network = fit_spread(SpreadNet.fresh(LEVELS, Columns(future=("wind",)), WINDOWS, 4), LEVELS, seen)
     assert all(torch.isfinite(weight).all() for weight in network.parameters())
@@ -98,7 +107,7 @@ def test_fitted_twice_it_is_the_same_and_the_random_state_of_others_is_left_alon
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     first, second = (
-        fit_spread(SpreadNet.fresh(LEVELS, Columns(future=("wind",)), WINDOWS, 4), LEVELS, made(100)).state_dict() for _ in "ab"
+        fit_spread(SpreadNet.fresh(LEVELS, Columns(future=("wind",)), WINDOWS, 4), LEVELS, made(400)).state_dict() for _ in "ab"
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(before, torch.random.get_rng_state())
