@@ -2,9 +2,16 @@
 
 `bundle.json` says what the weights are for: network, windows, columns, season, frequency, scaler, versions. Reading
 a bundle checks both files against each other, so that a model never meets data it was not made for.
+
+A released format is read for ever; `tests/golden` holds bundles of each. What may change without raising `FORMAT`: a new
+field that has a default which forecasts as before, a new kind of network, a wider range of a value, `versions`. What may
+not: another name, shape or meaning of a weight or a field, and another forecast from the same two files. For these, raise
+`FORMAT`, give `UPGRADES` a function that brings a document of the former format to the new one, and run
+`tests/make_golden.py`. Format 4 is the first that was released.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,10 +28,12 @@ from models.errors import Fault
 from models.networks import NetworkSpec, build_network
 from models.scaling import Scaler
 from models.series import SeriesFacts
+from models.soundness import brief, check_description, check_weights
 from models.spread import SpreadNet
 from models.windows import WindowSpec
 
 FORMAT = 4
+UPGRADES: dict[int, Callable[[dict], dict]] = {}  # by format: a document of it -> the same one format further
 SPREAD = "spread"  # what its weights are called by
 
 
@@ -52,11 +61,17 @@ class Description(BaseModel):
     versions: dict[str, str]
 
     @model_validator(mode="after")
-    def _calibrated_for_every_step(self):
-        own = self.calibration
-        if own and [len(row) for row in own.offsets] != [len(own.levels)] * self.windows.horizon:
-            raise ValueError("its offsets are not one for each step and level")
+    def _parts_go_together(self):
+        check_description(self)
         return self
+
+    def build(self, spec: NetworkSpec) -> torch.nn.Module:
+        """A network for this series, with fresh weights."""
+        return build_network(spec, self.series.columns, self.windows, self.series.season, len(self.scaler.series))
+
+    def build_spread(self) -> torch.nn.Module:
+        """A net for the quantiles of a calibrated model, with fresh weights."""
+        return SpreadNet(self.calibration.levels, self.series.columns, self.windows, self.series.season)
 
 
 @dataclass(frozen=True)
@@ -73,16 +88,14 @@ class Bundle:
         return [[self.build(member.network, weights) for weights in seeds] for member, seeds in pairs]
 
     def build(self, spec: NetworkSpec, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
-        about = self.description
-        network = build_network(spec, about.series.columns, about.windows, about.series.season, len(about.scaler.series))
+        network = self.description.build(spec)
         load_weights(network, weights)
         return network.eval()
 
     @cached_property
     def spread(self) -> torch.nn.Module:
         """The net that tells the quantiles of a calibrated model."""
-        about = self.description
-        network = SpreadNet(about.calibration.levels, about.series.columns, about.windows, about.series.season)
+        network = self.description.build_spread()
         load_weights(network, self.spread_weights)
         return network.eval()
 
@@ -150,26 +163,52 @@ def load_bundle(weights: bytes, description: bytes) -> Bundle:
     """The bundle in these two files.
 
     Raises:
-        Fault: they are no bundle, one of another format, or not of one another.
+        Fault: they are no bundle, one of a format that is not read, damaged, or not of one another.
     """
     try:
-        document = json.loads(description)
-        if document.get("format") != FORMAT:
-            raise Fault(f"The bundle has format {document.get('format')}; this version reads {FORMAT}. Train again.")
-        about = Description.model_validate(document)
+        about = Description.model_validate(upgraded(json.loads(description)))
         flat = load_tensors(weights)
-    except (ValidationError, SafetensorError, ValueError, AttributeError) as error:
-        if isinstance(error, Fault):
-            raise
-        raise Fault(f"This is no model bundle: {str(error).splitlines()[0]}. Train again.") from error
-    weights_of: list[list[dict[str, torch.Tensor]]] = [[{} for _ in member.seeds] for member in about.members]
+    except Fault:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part)[:40] for part in first["loc"]) + ": " if first["loc"] else ""
+        raise Fault(f"This is no model bundle: {where}{first['msg'].removeprefix('Value error, ')}. Train again.") from error
+    except (SafetensorError, ValueError, AttributeError, KeyError, RecursionError) as error:
+        raise Fault(f"This is no model bundle: {brief(error)}. Train again.") from error
     spread = {name.removeprefix(f"{SPREAD}."): flat.pop(name) for name in list(flat) if name.startswith(f"{SPREAD}.")}
     if bool(spread) != bool(about.calibration):
         raise Fault("The bundle has quantiles in one of its two files only. Train again.")
+    bundle = Bundle(about, by_member(flat, about.members), spread or None)
+    for number, (member, seeds) in enumerate(zip(about.members, bundle.weights, strict=True)):
+        for seed, own in enumerate(seeds):
+            check_weights(f"{number}.{seed}", own, lambda network=member.network: about.build(network))
+    if spread:
+        check_weights(SPREAD, spread, about.build_spread)
+    return bundle
+
+
+def upgraded(document: dict) -> dict:
+    """A description as the present format has it.
+
+    Raises:
+        Fault: it is of a format that is not read.
+    """
+    while type(found := document.get("format")) is int and found in UPGRADES:
+        document = UPGRADES[found](document) | {"format": found + 1}
+    if type(found) is not int or found != FORMAT:
+        read = ", ".join(str(one) for one in (*UPGRADES, FORMAT))
+        raise Fault(f"The bundle has format {str(found)[:40]}; this version reads {read}. Train again.")
+    return document
+
+
+def by_member(flat: dict[str, torch.Tensor], members: tuple[Member, ...]) -> list[list[dict[str, torch.Tensor]]]:
+    """The weights of each member's seeds, from names such as `0.1.head.weight`."""
+    weights_of: list[list[dict[str, torch.Tensor]]] = [[{} for _ in member.seeds] for member in members]
     for name, value in flat.items():
         place = name.split(".", 2)
         member, seed = (int(part) if part.isdecimal() else -1 for part in (*place, "", "")[:2])
         if not (0 <= member < len(weights_of) and 0 <= seed < len(weights_of[member]) and len(place) == 3):
-            raise Fault(f"The bundle holds weights {name!r} of a member or seed that bundle.json does not list.")
+            raise Fault(f"The bundle holds weights {name[:80]!r} of a member or seed that bundle.json does not list.")
         weights_of[member][seed][place[2]] = value
-    return Bundle(about, weights_of, spread or None)
+    return weights_of
