@@ -160,7 +160,7 @@ def report(spec: Path, in_browser: bool, as_json: bool) -> None:
 
 @commands.group()
 def model() -> None:
-    """Look at a trained model."""
+    """Look at a trained model, or hand it to other programs."""
 
 
 @model.command("show")
@@ -181,6 +181,27 @@ def show_model(spec: Path, digest: str | None, as_json: bool) -> None:
         click.echo(json.dumps(shown.model_dump(mode="json")))
     else:
         print_model(shown)
+
+
+@model.command("export")
+@SPEC
+@click.argument("digest", required=False)
+@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="ONNX file to write.")
+@AS_JSON
+def export_model(spec: Path, digest: str | None, output: Path, as_json: bool) -> None:
+    """Write a model as one ONNX file, for programs without torch; it takes pip install 'convcast[onnx]'.
+
+    DIGEST is the beginning of a model's digest; without it, the live model.
+    """
+    from flows.console import print_converted
+    from flows.converting import converting
+    from flows.spec import load_spec
+
+    converted = converting(load_spec(spec), digest, output)
+    if as_json:
+        click.echo(json.dumps(converted.model_dump(mode="json")))
+    else:
+        print_converted(converted)
 
 
 @commands.group()

@@ -281,6 +281,18 @@ def print_model(shown) -> None:
         click.echo(f"{'network':<18}{part.form}, {part.num_parameters:,} weights, {seeds}")
 
 
+def print_converted(converted) -> None:
+    """Where a graph lies, and what goes in and comes out of it."""
+    click.echo(f"{converted.digest[:12]} written to {converted.path}, {converted.size / 1e6:.1f} MB")
+    print_facts(
+        {
+            "inputs": ", ".join(converted.inputs),
+            "outputs": ", ".join(converted.outputs),
+            "scales and names": "metadata_props['convcast'], JSON",
+        }
+    )
+
+
 def print_facts(facts: dict[str, str]) -> None:
     click.echo("")
     for name, value in facts.items():

@@ -48,10 +48,7 @@ def showing(spec: PipelineSpec, digest: str | None) -> Shown:
         Fault: there is none, several begin with these letters, or its files are damaged.
     """
     store = Store(spec.store)
-    live = read_live(store, spec.name)
-    model = find_model(store, digest) if digest else live and live.model
-    if model is None:
-        raise Fault(f"No model of {spec.name!r} is live in {store.root}. Run convcast train first, or name a digest.")
+    live, model = read_live(store, spec.name), named_model(spec, digest)
     bundle = read_bundle(store, model)
     about = bundle.description
     members = tuple(
@@ -65,6 +62,20 @@ def showing(spec: PipelineSpec, digest: str | None) -> Shown:
         facts=about.series, windows=about.windows, num_series=len(about.scaler.series), members=members,
         trained_on=about.trained_on, versions=about.versions, folder=str(store.folder(model.step, model.key)),
     )  # fmt: skip
+
+
+def named_model(spec: PipelineSpec, digest: str | None) -> Model:
+    """The model of these first letters, or the live one.
+
+    Raises:
+        Fault: there is none, or several begin with these letters.
+    """
+    store = Store(spec.store)
+    live = read_live(store, spec.name)
+    model = find_model(store, digest) if digest else live and live.model
+    if model is None:
+        raise Fault(f"No model of {spec.name!r} is live in {store.root}. Run convcast train first, or name a digest.")
+    return model
 
 
 def find_model(store: Store, digest: str) -> Model:

@@ -1,12 +1,16 @@
 import json
 
+import numpy as np
+import onnxruntime
 import pytest
+import torch
 from click.testing import CliRunner
 
 from flows.cli import commands
 from flows.showing import find_model, showing
 from models.errors import Fault
 from tasks.promote import read_live
+from tasks.train import read_bundle
 
 
 def test_the_live_model_is_shown_with_what_it_forecasts_and_is_made_of(trained):
@@ -50,6 +54,22 @@ def test_the_command_prints_lines_for_a_person_and_an_object_for_a_script(traine
     assert "network           residual-channels8-depth6, " in said.output
     told = CliRunner().invoke(commands, ["model", "show", str(trained.yaml), "--json"])
     assert json.loads(told.output) == showing(trained.spec, None).model_dump(mode="json")
+
+
+def test_the_command_writes_a_graph_that_forecasts_as_the_model_does(trained):
+    path = trained.folder / "made" / "model.onnx"
+    said = CliRunner().invoke(commands, ["model", "export", str(trained.yaml), "--output", str(path)])
+    assert said.exit_code == 0, said.output
+    bundle = read_bundle(trained.store, read_live(trained.store, "small").model)
+    assert said.output.startswith(f"{showing(trained.spec, None).digest[:12]} written to {path}, ")
+    assert "inputs            past (batch, 72, 2), future (batch, 24, 1), series (batch)" in said.output
+    rows = np.random.default_rng(0).normal(size=(5, 96, 2)).astype(np.float32)
+    fed = {"past": rows[:, :72], "future": rows[:, 72:, 1:], "series": np.ones(5, np.int64)}
+    forecast, _ = onnxruntime.InferenceSession(str(path)).run(None, fed)
+    assert forecast == pytest.approx(bundle.forecast(*map(torch.from_numpy, fed.values())), abs=1e-5)
+    assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
+    told = CliRunner().invoke(commands, ["model", "export", str(trained.yaml), "--output", str(path), "--json"])
+    assert json.loads(told.output)["path"] == str(path)
 
 
 def test_a_damaged_model_is_refused_by_name(trained):
