@@ -97,4 +97,6 @@ def described(tensor: torch.Tensor) -> str:
 
 def brief(error: Exception) -> str:
     """What an error says, in one line."""
+    if isinstance(error, KeyError):
+        return f"{error} is nothing that it could hold"[:200]
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
