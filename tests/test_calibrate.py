@@ -71,13 +71,13 @@ def test_the_forecast_itself_stays_as_it_was(tmp_path):
         assert 0.4 * own["mae"] < scored[steps]["crps"] < own["mae"]
 
 
-def test_rolling_intervals_cover_better_than_fixed_ones_where_the_test_fold_drifts(tmp_path):
-    cut, bundle = untrained(tmp_path, rows={"a": waves(drift=3.0)})
+def test_rolling_intervals_cover_nearer_to_what_they_say_than_fixed_ones_where_the_test_fold_drifts(tmp_path):
+    cut, bundle = untrained(tmp_path, rows={"a": waves(drift=8.0)})
     covered = {}
     for rolling in (False, True):
         sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS, rolling=rolling), FOLDS)
         covered[rolling] = backtest(cut, sure)["detail"]["intervals"]["80"]["coverage"]
-    assert covered[False] < covered[True] - 0.05
+    assert abs(covered[True] - 0.8) < abs(covered[False] - 0.8)
 
 
 def test_each_series_rolls_for_itself_whatever_lies_beside_it(tmp_path):
