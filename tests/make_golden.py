@@ -51,7 +51,7 @@ def small_bundle(kind: str) -> Bundle:
     networks, columns, season, sure = KINDS[kind]
     ones = (1.0,) * columns.num_channels
     scales = {name: SeriesScale(mean=ones, std=ones, naive_mae=0.5, steps=50) for name in ("a", "b")}
-    offsets = ((-0.1, 0.0, 0.2), (-0.2, 0.6, 0.1), (0.0, 0.1, 0.3))  # some make neighbours change places
+    offsets = ((-0.1, 0.0, 0.2), (-0.2, 0.9, 0.1), (0.0, 0.1, 0.3))  # some make neighbours change places
     calibration = Calibration(levels=LEVELS, offsets=offsets, rolling=True, num_windows=40, held_out=20)
     about = Description(
         format=FORMAT, members=tuple(Member(network=one, seeds=(0, 7)) for one in networks), windows=WINDOWS,
