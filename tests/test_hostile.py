@@ -160,4 +160,5 @@ def test_hostile_files_are_refused_in_one_sentence_in_little_time_and_memory(tmp
         assert said.endswith(" Train again."), (name, said)
         assert "\n" not in said, name
         assert len(said) < 400, (name, said)
+        assert "alloc" not in said, (name, said)  # memory was asked for
         assert seconds < 5, name
