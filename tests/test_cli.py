@@ -242,7 +242,7 @@ def test_json_is_one_object_on_stdout(server, trained, monkeypatch, capsys):
     trained_object = json.loads(out)
     assert trained_object["tasks"]["train"] == "Cached"
     assert set(trained_object["scores"]) == {"new", "live", "naive"}
-    assert set(trained_object["scores"]["new"]["test"]["24"]) == {"mae", "rmse", "mase"}
+    assert set(trained_object["scores"]["new"]["test"]["24"]) == {"mae", "rmse", "mase", "crps", "wql"}
     code, out, err = convcast(monkeypatch, capsys, "forecast", trained.yaml, "--json", "--origin", "2024-01-20T00:00+00:00")
     assert code == 0, err
     forecast_object = json.loads(out)
@@ -286,7 +286,8 @@ def test_series_too_short_rows_ahead_and_repairs_are_told_by_name_and_number(ser
     some_short_series(case, names)
     code, out, err = convcast(monkeypatch, capsys, "check", case.yaml)
     assert code == 0, err
-    assert out.splitlines()[3:6] == [
+    assert out.splitlines()[3:7] == [
+        "season: 24 steps (a day), found in the data",
         "1 repeated stamp",
         "1 row after the last target of its series, taken for a step that is yet to come",
         said.format(" of training"),

@@ -484,9 +484,9 @@ def test_covariates_missing_over_the_horizon_are_each_named_and_nothing_is_writt
 def test_a_live_model_that_was_damaged_is_named_and_can_be_trained_again(server, trained):
     origin = pd.Timestamp("2024-01-20 05:00", tz="UTC").to_pydatetime()
     spec = trained.spec.model_copy(update={"forecast": trained.spec.forecast.model_copy(update={"origin": origin})})
-    weights = next((trained.folder / "store" / "train").rglob("weights.safetensors"))
+    weights = next((trained.folder / "store" / "calibrate").rglob("weights.safetensors"))
     weights.unlink()
-    with pytest.raises(Fault, match=r"is not whole any more: a file of .*train"):
+    with pytest.raises(Fault, match=r"is not whole any more: a file of .*calibrate"):
         forecasting(spec)
     training(spec)
     assert forecasting(spec).rows_written == 24
