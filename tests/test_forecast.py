@@ -19,7 +19,7 @@ from models.series import Columns, SeriesFacts
 from models.specs import ResidualSpec
 from models.spread import SpreadNet
 from models.windows import FoldSpec, WindowSpec
-from tasks.forecast.outlook import Outlook, quantile_name
+from tasks.forecast.outlook import FEWEST, Outlook, quantile_name
 from tasks.forecast.table import publish
 from tasks.ingest.calendar import Calendar
 from tasks.ingest.statics import Statics
@@ -71,9 +71,9 @@ def outlook(bundle, origin=None, quarantine=False, statics=NONE):
 def forecast(tmp_path, bundle, rows, origin=None, first=None, cut=None, statics=NONE):
     """The forecasts of every series, and the outlook that made them."""
     store, looking = Store(tmp_path), outlook(bundle, origin, statics=statics)
-    frame = looking.forecast_shard(store, write_shard(store, bundle.description.series.columns, rows, first, cut))
-    looking.check([] if frame is None else [frame])
-    return frame, looking
+    frames = looking.forecast_shards(store, [write_shard(store, bundle.description.series.columns, rows, first, cut)])
+    looking.check(frames)
+    return frames[0], looking
 
 
 def by_hand(bundle, past, future, scale, number):
@@ -190,8 +190,8 @@ def lacking(tmp_path, quarantine):
     holey, ending = whole.copy(), whole[:28]
     holey[28, 2] = np.nan
     store, looking = Store(tmp_path), outlook(bundle_of(columns, {"a": whole[:27]}), quarantine=quarantine)
-    frame = looking.forecast_shard(store, write_shard(store, columns, {"a": whole, "b": holey, "c": ending}))
-    return looking, frame
+    frames = looking.forecast_shards(store, [write_shard(store, columns, {"a": whole, "b": holey, "c": ending})])
+    return looking, frames[0] if frames else None
 
 
 def test_a_covariate_missing_over_the_horizon_is_named_with_series_and_stamp(tmp_path):
@@ -282,6 +282,16 @@ def test_so_many_series_that_few_origins_are_left_for_each_follow_none(monkeypat
     looking = outlook(calibrated(bundle_of(Columns(), {"a": noise(30)}), held_out=3))
     monkeypatch.setattr(tasks.forecast.outlook, "FORECAST_AGAIN", 1000)
     assert [looking.origins_followed(count) for count in (1, 10, 31, 32, 1000)] == [512, 100, 32, 0, 0]
+
+
+def test_the_series_of_all_shards_share_the_windows_that_are_forecast_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks.forecast.outlook, "FORECAST_AGAIN", 4 * FEWEST)
+    rows, store = {name: noise(40) for name in "ab"}, Store(tmp_path)
+    bundle, shard = calibrated(bundle_of(Columns(), rows), held_out=16), write_shard(store, Columns(), rows)
+    for times, followed in ((1, 2 * FEWEST), (2, FEWEST), (3, 0)):
+        looking = outlook(bundle)
+        assert len(looking.forecast_shards(store, times * [shard])) == times
+        assert looking.followed == followed
 
 
 def test_the_column_of_a_level_is_its_percentage():

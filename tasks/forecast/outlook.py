@@ -55,10 +55,15 @@ class Outlook:
         self.horizons: dict[int, np.ndarray] = {}  # stamps by origin
         self.followed = 0  # origins before the last that the quantiles of each series follow
 
+    def forecast_shards(self, store: Store, shards: list[Series]) -> list[pd.DataFrame]:
+        """series_id, origin, step, timestamp, forecast, quantiles, new_series and truth, a row a step; a table a shard."""
+        self.followed = self.origins_followed(sum(one.num_series for one in shards))
+        frames = (self.forecast_shard(store, one) for one in shards)
+        return [frame for frame in frames if frame is not None]
+
     def forecast_shard(self, store: Store, series: Series) -> pd.DataFrame | None:
-        """series_id, origin, step, timestamp, forecast, new_series and truth, a row a step; None where nothing can be."""
+        """The forecasts of one shard; None where there are none."""
         known = store.read_json(series, "index.json")["series"]
-        self.followed = self.origins_followed(len(known))
         views = []
         for name, stamps, rows in read_tails(store, series, self.columns, self.first_needed(known)):
             if (view := self.view(name, stamps, self.statics.append(name, rows), known[name])) is not None:
@@ -111,7 +116,7 @@ class Outlook:
         calibration = self.about.calibration
         if not (calibration and calibration.rolling):
             return 0
-        count = min(FOLLOWED, FORECAST_AGAIN // num_series)
+        count = min(FOLLOWED, FORECAST_AGAIN // max(num_series, 1))
         return count if count >= FEWEST else 0
 
     @property

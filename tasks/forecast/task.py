@@ -47,7 +47,7 @@ def forecast(
 ) -> Published:
     """Forecast every series from `origin`, or from its last target, and upsert the rows into the forecast table."""
     outlook = Outlook(read_bundle(store, model), statics, origin, quarantine)
-    frames = [frame for one in series if (frame := outlook.forecast_shard(store, one)) is not None]
+    frames = outlook.forecast_shards(store, series)
     outlook.check(frames)
     rows = pd.concat(frames, ignore_index=True)
     stamp = {"model": f"{name}@{model.digest[:12]}", "model_digest": model.digest, "run_id": run_id, "created_at": now}
