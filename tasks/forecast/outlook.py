@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -213,9 +214,8 @@ class Outlook:
     def offsets(self, view: View) -> np.ndarray:
         """The offsets (H, Q) of a series' quantiles: as validation left them, and moved by its newest errors since."""
         cut, (stamps, rows) = self.about.windows, view.before
-        rolled = self.about.calibration.rolled(cut.stride)
         if len(rows) < cut.span:
-            return rolled.offsets
+            return self.offsets_left
         if self.columns.made:
             rows = self.calendar.insert(rows, stamps, self.columns)
         mean, std = np.array(view.scale.mean), np.array(view.scale.std)
@@ -227,7 +227,12 @@ class Outlook:
         truth = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
         apart = scores(self.bundle.quantiles(batch.past, batch.future, forecast), truth.numpy())
         since = np.full((-(-cut.horizon // cut.stride), *apart.shape[1:]), np.nan)  # origins whose horizon is not over
-        return rolled.follow(np.concatenate([apart, since]))[-1]
+        return self.about.calibration.rolled(cut.stride).follow(np.concatenate([apart, since]))[-1]
+
+    @cached_property
+    def offsets_left(self) -> np.ndarray:
+        """The offsets (H, Q) as validation left them, for series that are too many or too short to follow."""
+        return np.array(self.about.calibration.offsets)
 
     def check(self, frames: list[pd.DataFrame]) -> None:
         """Raises a Fault where covariates are missing over the horizon, or no series can be forecast at all."""
