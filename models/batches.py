@@ -15,6 +15,7 @@ from models.series import Columns
 
 AT_ONCE = 256  # windows that a network forecasts at a time: what it makes of many more leaves a processor's cache
 SHUFFLE_ROWS = 1 << 19  # rows that a shuffled stream holds at a time; few enough to stay in a processor's cache
+RESIDENT = 1 << 28  # bytes of rows that lie on a GPU at a time; a source of no more is loaded once
 
 
 def gather(rows: torch.Tensor, starts: torch.Tensor, span: int) -> torch.Tensor:
@@ -84,11 +85,14 @@ class TensorBlocks:
         return self.rows[block]
 
 
-def in_order(blocks: Blocks, span: int, batch_size: int, limit: int | None = None) -> Iterator[torch.Tensor]:
+def in_order(
+    blocks: Blocks, span: int, batch_size: int, limit: int | None = None, device: torch.device | str = "cpu"
+) -> Iterator[torch.Tensor]:
     """Every window once, block by block and oldest first, as (B, span, C) tensors; a batch may hold windows of many blocks.
 
     Args:
         limit: about how many windows, spread evenly over all of them; None for every one.
+        device: where they are gathered.
     """
     total = sum(blocks.num_windows)
     every = max(1, total // limit) if limit else 1
@@ -99,9 +103,9 @@ def in_order(blocks: Blocks, span: int, batch_size: int, limit: int | None = Non
         passed += count
         if first >= count:
             continue
-        rows = blocks.read(block)
-        for starts in torch.arange(first, count, every).split(batch_size):
-            waiting.append(gather(rows, (starts * blocks.stride).to(rows.device), span))
+        rows = blocks.read(block).to(device)
+        for starts in torch.arange(first, count, every, device=device).split(batch_size):
+            waiting.append(gather(rows, starts * blocks.stride, span))
             held += len(starts)
             if held >= batch_size:
                 joined = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
@@ -109,6 +113,11 @@ def in_order(blocks: Blocks, span: int, batch_size: int, limit: int | None = Non
                 waiting, held = ([joined[batch_size:]], held - batch_size) if held > batch_size else ([], 0)
     if waiting:
         yield torch.cat(waiting)
+
+
+def rows_at_once(device: torch.device, channels: int) -> int:
+    """How many rows a shuffled stream holds at a time on this device."""
+    return SHUFFLE_ROWS if device.type == "cpu" else RESIDENT // (4 * channels)
 
 
 class ShuffledStream:
@@ -176,5 +185,5 @@ class ShuffledStream:
     def _rows(self, group: tuple[int, ...]) -> torch.Tensor:
         if self._loaded is None or self._loaded[0] != group:
             self._loaded = None  # let the old rows go before the new ones are read
-            self._loaded = (group, torch.cat([self.blocks.read(block) for block in group]).to(self.device))
+            self._loaded = (group, torch.cat([self.blocks.read(block).to(self.device) for block in group]))
         return self._loaded[1]

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batches import AT_ONCE, Batch, Blocks, ShuffledStream, in_order
+from models.batches import AT_ONCE, Batch, Blocks, ShuffledStream, in_order, rows_at_once
 from models.errors import Diverged, Fault
 from models.memory import Portions, share
 from models.parallel import ALONE, Team
+from models.precision import multiplying
 from models.randomness import random_state, restore_random_state
 from models.series import Columns
 from models.specs import FitSpec
@@ -109,7 +110,8 @@ class Training:
         if spec.optimizer == "rmsprop":  # Keras' defaults
             self.optimizer = torch.optim.RMSprop(groups, lr=spec.learning_rate, alpha=0.9, eps=1e-7, foreach=True)
         else:
-            self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, 0.98), foreach=True)
+            kernels = {"fused" if device.type == "cuda" else "foreach": True}
+            self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, 0.98), **kernels)
         self.live = network.state_dict()  # shares its memory with the network, whatever is loaded into that
         self.total_steps, self.step = total_steps, 0
         self.plateau_rate = 1.0  # by the epochs so far
@@ -123,7 +125,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.spec.learning_rate * self._rate()
         self.team.seed(self.seed, self.step)
-        loss = self.portions.total(batch, self.optimizer.zero_grad, lambda portion: self._add_gradient(portion, batch))
+        with multiplying(self.spec.precision, self.device):
+            loss = self.portions.total(batch, self.optimizer.zero_grad, lambda portion: self._add_gradient(portion, batch))
         if self.team.size > 1:
             steps = self.network.trained_steps or batch.target.shape[1]
             loss = self.team.average(loss, steps_seen(batch, steps), self.network)
@@ -239,7 +242,8 @@ def fit(
     if resume:
         run.restore(resume)
     team.check_alike(run.network)
-    stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device, num_steps=total, team=team).batches(run.step)
+    held = rows_at_once(device, columns.num_channels)
+    stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device, held, total, team).batches(run.step)
     for epoch in range(run.epoch + 1, math.ceil(total / per_epoch) + 1):
         run.plateau_rate = plateau_rate(run.history)
         if spec.schedule == "plateau" and run.plateau_rate < SMALLEST_RATE:
@@ -319,14 +323,15 @@ def validation_loss(run: Training, blocks: Blocks, columns: Columns, windows: Wi
     run.network.load_state_dict(run.weights())
     run.network.eval()
     steps = run.network.trained_steps or windows.horizon
-    total = count = 0.0
-    for chunk in in_order(blocks, windows.span, AT_ONCE, VALIDATED):
-        batch = Batch.split(chunk.to(run.device), windows.lookback, columns)
-        with autocast(run.spec, run.device):
+    found: list[tuple[Tensor, Tensor]] = []  # loss and weight of each chunk; a device is only waited for in the end
+    for chunk in in_order(blocks, windows.span, AT_ONCE, VALIDATED, run.device):
+        batch = Batch.split(chunk, windows.lookback, columns)
+        with multiplying(run.spec.precision, run.device), autocast(run.spec, run.device):
             forecast = run.network(batch.past, batch.future[:, :steps], batch.series)
-        weight = len(chunk) if batch.weight is None else batch.weight[:, :steps].sum().item()
-        total += loss_of(run.spec, forecast, batch).item() * weight
-        count += weight
+        weight = torch.tensor(len(chunk)) if batch.weight is None else batch.weight[:, :steps].sum()
+        found.append((loss_of(run.spec, forecast, batch), weight))
+    total = sum(loss.item() * weight.item() for loss, weight in found)
+    count = sum(weight.item() for _, weight in found)
     run.network.load_state_dict(kept)
     if not count:
         raise Fault("Every step of the validation fold is masked, so there is nothing to validate on. Set other folds.")

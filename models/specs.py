@@ -92,7 +92,9 @@ class FitSpec(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, ge=1, description="processes that share every batch, each with a CUDA device or cores of its own")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32", description="of products; tf32: float32 whose factors a GPU rounds to ten bits, elsewhere float32"
+    )
     init: Literal["fresh", "live"] = Field(
         "fresh", description="live: begin with the live model's weights, form by form and seed by seed"
     )

@@ -1,0 +1,27 @@
+"""How exactly numbers are multiplied on a GPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def multiplying(precision: str, device: torch.device) -> Iterator[None]:
+    """Within it, float32 is multiplied on a GPU as `precision` says; on a processor it always is as it comes.
+
+    A GPU that can rounds the factors to the ten bits of TF32 where `tf32` is asked for, and nowhere else: left alone, torch
+    would do it in every convolution. What was set before is set again afterwards.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = precision == "tf32"
+        yield
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed
