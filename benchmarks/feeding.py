@@ -28,9 +28,9 @@ from window_io import COLUMNS, WINDOWS, make_rows, memory, open_fold, to_piece
 
 from models.batches import Batch, ShuffledStream
 from models.errors import counted
-from models.fit import Training, num_steps
 from models.networks import FitSettings, build_network, recipe
 from models.specs import ReferenceSpec, ResidualSpec
+from models.training import Training, num_steps
 from tasks.windows.files import write_windows
 
 NETWORKS = {"reference": ReferenceSpec(), "residual": ResidualSpec()}

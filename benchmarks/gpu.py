@@ -3,8 +3,8 @@
 Needs torch, numpy, pydantic, `models/` and `machine.py` beside this file, and nothing else of the project, so that it runs on
 a bare GPU machine from a checkout, not installed. The rows are made: three channels, two cycles and noise.
 
-Speed: the loop of training (`models.fit.learn_epoch`) over `ShuffledStream`, its rows held on the device, and the same loop
-over batches that already lie there as tensors. Both go on with the same network and optimiser, and take turns.
+Speed: the loop of training (`models.training.learn_epoch`) over `ShuffledStream`, its rows held on the device, and the same
+loop over batches that already lie there as tensors. Both go on with the same network and optimiser, and take turns.
 Agreement: forecasts of the same trained weights by processor and GPU, in each precision; and the losses of the first steps
 from the same first weights on the same batches, in float32, dropout and noise left out since each device draws its own.
 
@@ -27,11 +27,11 @@ from machine import introduce, spread
 from torch import Tensor
 
 from models.batches import Batch, ShuffledStream, TensorBlocks, gather, rows_at_once
-from models.fit import Training, autocast, learn_epoch
 from models.networks import FitSettings, NetworkSpec, build_network, recipe
-from models.precision import multiplying
+from models.precision import autocast, multiplying
 from models.series import Columns
 from models.specs import FitSpec, ReferenceSpec, ResidualSpec
+from models.training import Training, learn_epoch
 from models.windows import WindowSpec
 
 COLUMNS = Columns(future=("workday", "temperature"))
@@ -134,8 +134,7 @@ def forecast(run: Training, case: Case, windows: Tensor, precision: str, device:
     network = case.build().to(device)
     network.load_state_dict(run.network.state_dict())
     batch = Batch.split(windows.to(device), case.windows.lookback, COLUMNS)
-    spec = case.spec(precision)
-    with multiplying(precision, device), autocast(spec, device):
+    with multiplying(precision, device), autocast(precision, device):
         return network.eval()(batch.past, batch.future).float().cpu()
 
 

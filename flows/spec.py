@@ -126,8 +126,8 @@ def check_networks(spec: PipelineSpec) -> None:
     """
     import torch
 
-    from models.fit import resolve_device
     from models.parallel import check_devices
+    from models.training import resolve_device
 
     season = spec.season or (season_of(spec.source.frequency) if spec.source.frequency else 1)
     windows = spec.windows.resolved(season, ENOUGH)

@@ -13,10 +13,10 @@ from flows.running import few_at_once, run_of
 from flows.spec import PipelineSpec, check_networks
 from flows.training import train_forms
 from models.errors import Diverged, Fault
-from models.fit import num_steps
 from models.knobs import Knob, Value, check_names, has, overridden, parse_over, turned, usual_knobs, value_of
 from models.networks import NetworkSpec, build_network, form_name, recipe, tells_apart
 from models.specs import FitSpec
+from models.training import num_steps
 from tasks.journal import Journal, StepState, journal
 from tasks.judge import judge
 from tasks.storage import Store

@@ -39,6 +39,9 @@ class Batch:
     weight: torch.Tensor | None = None  # (B, H) 1 where the target was observed; None where all of them were
     series: torch.Tensor | None = None  # (B,) number of each window's series, where the rows tell
 
+    def __len__(self) -> int:
+        return len(self.past)
+
     @classmethod
     def split(cls, windows: torch.Tensor, lookback: int, columns: Columns) -> "Batch":
         """Windows (B, L+H, C), or (B, L+H, C + 1) where a last channel numbers the series."""

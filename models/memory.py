@@ -1,16 +1,22 @@
 """Where memory runs out: the same step with fewer windows at a time, whose gradients add up to those of the whole batch."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from models.batches import Batch
 from models.randomness import random_state, restore_random_state
 
 RAN_OUT = (  # in the words of CUDA, of its libraries, and of torch's own allocator
     "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory",
 )  # fmt: skip
+
+
+class Lesson(Protocol):
+    """A batch to learn from: a dataclass of tensors, or None, whose first axis is the batch."""
+
+    def __len__(self) -> int: ...
 
 
 class Portions:
@@ -20,7 +26,7 @@ class Portions:
         self.device, self.warn = device, warn
         self.at_once = 0  # 0: a whole batch
 
-    def total(self, batch: Batch, begin: Callable[[], None], add: Callable[[Batch], Tensor]) -> Tensor:
+    def total(self, batch: Lesson, begin: Callable[[], None], add: Callable[[Lesson], Tensor]) -> Tensor:
         """The sum of what `add` returns of each portion of a batch.
 
         Where memory runs out, it begins anew with smaller portions, the random state as it was: `begin` has to undo
@@ -38,7 +44,7 @@ class Portions:
             except RuntimeError as error:
                 if not ran_out(error):
                     raise
-                tried = min(self.at_once or len(batch.past), len(batch.past))
+                tried = min(self.at_once or len(batch), len(batch))
                 if tried == 1:
                     raise torch.OutOfMemoryError(f"There is too little memory for a single window: {error}") from error
             # Only here, where the error is gone, is the memory free that its frames held on to.
@@ -55,17 +61,10 @@ def ran_out(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in RAN_OUT)
 
 
-def split(batch: Batch, size: int) -> list[Batch]:
+def split(batch: Lesson, size: int) -> list[Lesson]:
     """Portions of so many windows at most; the batch itself where it is no larger, or size is 0."""
-    if not size or size >= len(batch.past):
+    if not size or size >= len(batch):
         return [batch]
-    count = -(-len(batch.past) // size)
+    count = -(-len(batch) // size)
     columns = [[None] * count if value is None else value.split(size) for value in vars(batch).values()]
-    return [Batch(*values) for values in zip(*columns, strict=True)]
-
-
-def share(portion: Batch, batch: Batch, steps: int) -> Tensor | float:
-    """How much of the mean loss of a batch over its first steps is a portion's own: its part of all that was observed."""
-    if batch.weight is None:
-        return len(portion.past) / len(batch.past)
-    return portion.weight[:, :steps].sum() / batch.weight[:, :steps].sum().clamp(min=1)
+    return [type(batch)(*values) for values in zip(*columns, strict=True)]

@@ -25,3 +25,8 @@ def multiplying(precision: str, device: torch.device) -> Iterator[None]:
     finally:
         for place, allowed in zip(places, before, strict=True):
             place.allow_tf32 = allowed
+
+
+def autocast(precision: str, device: torch.device):
+    """Where products are of bfloat16 factors, if that is the precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

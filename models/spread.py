@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batches import AT_ONCE
+from models.losses import pinball
 from models.series import Columns
 from models.windows import WindowSpec
 
@@ -84,12 +85,6 @@ class SpreadNet(nn.Module):
         return size, (by_place[:, places] + 0.05).log()
 
 
-def pinball(quantiles: Tensor, target: Tensor, levels: Tensor) -> Tensor:
-    """The quantile loss (B, H, Q) of quantiles (B, H, Q) at levels (Q,) for targets (B, H) (Koenker and Bassett 1978)."""
-    apart = target[:, :, None] - quantiles
-    return torch.maximum(levels * apart, (levels - 1) * apart)
-
-
 @dataclass
 class Forecasts:
     """Forecasts of some windows, and what a spread net sees of these, all scaled."""
@@ -125,7 +120,7 @@ def fit_spread(network: SpreadNet, levels: Sequence[float], seen: Forecasts) -> 
         target, truth = seen.target[chosen], seen.truth[chosen]
         observed = ~truth.isnan()
         quantiles = network(target, seen.future[chosen], seen.forecast[chosen])
-        loss = pinball(quantiles, truth.nan_to_num(), at_levels).mean(2) / network.changes(target, 1)[0]
+        loss = pinball(quantiles, truth.nan_to_num()[:, :, None], at_levels).mean(2) / network.changes(target, 1)[0]
         optimizer.zero_grad(set_to_none=True)
         ((loss * observed).sum() / observed.sum().clamp(min=1)).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

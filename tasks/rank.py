@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict
 
 from models.bundle import load_bundle
 from models.errors import Diverged, Fault
-from models.fit import resolve_device
 from models.networks import NetworkSpec
 from models.parallel import Team, join, leave
 from models.scaling import Scaler
 from models.series import SeriesFacts
 from models.specs import FitSpec
+from models.training import resolve_device
 from models.windows import FoldSpec
 
 
@@ -80,7 +80,7 @@ def end_with(lifeline: int) -> None:
 def learn(job: Job, tell: Callable[[dict], None]) -> None:
     """Fit every seed of a job in step with the other processes; the first one leaves the checkpoints."""
     from tasks.progress import listener
-    from tasks.train import fit_seeds
+    from tasks.seeds import fit_seeds
     from tasks.watching import watch
     from tasks.windows.folds import WindowSet
 

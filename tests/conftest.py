@@ -43,6 +43,17 @@ def server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks as small as those of tests are fastest on one thread, and far so where the cores are shared."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make_frame(num_rows: int = 600, seed: int = 0) -> pd.DataFrame:
     """Hourly rows: a daily wave that a known temperature bends, and a little noise."""
     rng = np.random.default_rng(seed)

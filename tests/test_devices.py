@@ -30,26 +30,21 @@ from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns, SeriesFacts
 from models.specs import FitSpec, LinearSpec, ResidualSpec
 from models.windows import FoldSpec, WindowSpec
+from tasks.checkpoints import last_of
 from tasks.devices import ProcessLost, Rank, environment, failure, train_together
 from tasks.policy import may_pass
 from tasks.rank import Job
-from tasks.train import Model, describe_bundle, fit_seeds, fit_together, last_of, read_bundle
+from tasks.seeds import fit_seeds
+from tasks.train import Model, describe_bundle, fit_together, read_bundle
 from tasks.watching import Stopped, watched_by
 from tasks.windows.files import SeriesRows, write_windows
 from tasks.windows.folds import WindowSet
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures("one_thread")
 MASKED = Columns(masked=True)
 PLAIN = {"dropout": 0, "noise": 0}  # what each process would draw for itself
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

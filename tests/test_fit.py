@@ -7,34 +7,17 @@ from pydantic import ValidationError
 
 from models.batches import AT_ONCE, SHUFFLE_ROWS, Batch, TensorBlocks, in_order
 from models.errors import Fault
-from models.fit import (
-    SMALLEST_RATE,
-    Training,
-    check_finite,
-    fit,
-    hash_pair,
-    loss_of,
-    num_steps,
-    plateau_rate,
-    resolve_device,
-    validation_loss,
-)
+from models.fit import fit, validation_loss
+from models.losses import loss_of
 from models.networks import RECIPES, build_network
 from models.series import Columns
 from models.specs import FitSpec, LinearSpec, ReferenceSpec, ResidualSpec
+from models.training import SMALLEST_RATE, Training, check_finite, hash_pair, num_steps, plateau_rate, resolve_device
 from models.windows import WindowSpec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PLAIN = Columns()
 SMALL = {"reference": ReferenceSpec(filters=4, hidden=8), "residual": ResidualSpec(channels=4)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Networks this small are fastest on one thread, and far so where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def short(kind, **changed):

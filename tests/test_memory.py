@@ -2,17 +2,20 @@
 
 import pytest
 import torch
-from test_fit import MASKED, PLAIN, SMALL, _one_thread, masked_rows, same, short, sine, split  # noqa: F401, the fixture
+from test_fit import MASKED, PLAIN, SMALL, masked_rows, same, short, sine, split
 from torch import nn
 
 from models.batches import Batch
-from models.fit import Training, fit
-from models.memory import ran_out, share
+from models.fit import fit
+from models.losses import FORECASTS
+from models.memory import ran_out
 from models.memory import split as split_batch
 from models.networks import build_network
 from models.specs import ResidualSpec
+from models.training import Training, share
 from models.windows import WindowSpec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WINDOWS = WindowSpec(lookback=12, horizon=4)
 OOM = torch.OutOfMemoryError("CUDA out of memory.")
 QUIET = ResidualSpec(channels=4, dropout=0.0, noise=0.0)  # draws nothing, so that portions and a whole batch can be compared
@@ -78,8 +81,11 @@ def test_masked_steps_weigh_in_a_portion_as_in_the_whole_batch():
     gradients = [{name: value.grad for name, value in one.network.named_parameters()} for one in (whole, cramped)]
     for name, value in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], value, rtol=1e-4, atol=1e-6)
-    assert sum(share(portion, batch, 4) for portion in split_batch(batch, 2)) == pytest.approx(1)
-    assert share(batch_of(masked_rows(120), MASKED, weight=0), batch_of(masked_rows(120), MASKED, weight=0), 4) == 0
+    network = nn.Module()
+    network.trained_steps = 4
+    assert sum(share(FORECASTS, network, portion, batch) for portion in split_batch(batch, 2)) == pytest.approx(1)
+    unseen = batch_of(masked_rows(120), MASKED, weight=0)
+    assert share(FORECASTS, network, unseen, unseen) == 0
 
 
 def test_the_reference_net_weighs_its_one_step_alone():

@@ -20,11 +20,11 @@ from flows.explaining import explaining
 from flows.forecasting import forecasting
 from flows.training import training
 from models.errors import Fault
-from models.fit import Checkpoint
+from models.training import Checkpoint
+from tasks.checkpoints import load_checkpoint, save_checkpoint
 from tasks.policy import Unkeyable, step
 from tasks.promote import read_live
 from tasks.storage import Store
-from tasks.train import load_checkpoint, save_checkpoint
 
 INGESTED = ("read", "survey", "ingest")
 SCALED = ("find_season", "normalise")
@@ -251,7 +251,7 @@ def start_training(case, server, code=RUN) -> subprocess.Popen:
 def test_a_training_killed_between_epochs_goes_on_and_ends_in_the_same_weights(server, case, trained_folder):
     uninterrupted = read_live(Store(trained_folder / "store"), "small").model.digest
     # The second checkpoint is the last thing that the process does.
-    die = "import os, signal; import tasks.train as t; save = t.save_checkpoint\n"
+    die = "import os, signal; import tasks.checkpoints as t; save = t.save_checkpoint\n"
     die += "def dying(path, checkpoint):\n    save(path, checkpoint)\n"
     die += "    checkpoint.epoch == 2 and os.kill(os.getpid(), signal.SIGKILL)\nt.save_checkpoint = dying\n"
     killed = start_training(case, server, die + RUN)
@@ -519,7 +519,7 @@ def test_several_series_are_scaled_cut_trained_and_forecast_on_their_own(server,
 
 
 def test_a_loss_that_turns_nan_names_epoch_and_step_and_keeps_the_checkpoint(server, case, monkeypatch):
-    from models.fit import Training
+    from models.training import Training
 
     def learn(self, batch, original=Training.learn):
         loss = original(self, batch)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.losses import pinball
 from models.series import Columns
-from models.spread import FLOOR, Forecasts, SpreadNet, fit_spread, pinball
+from models.spread import FLOOR, Forecasts, SpreadNet, fit_spread
 from models.windows import WindowSpec
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
@@ -114,7 +115,7 @@ def test_fitted_twice_it_is_the_same_and_the_random_state_of_others_is_left_alon
 
 
 def test_the_pinball_loss_weighs_what_lies_above_by_the_level():
-    loss = pinball(torch.tensor([[[1.0, 1.0]]]), torch.tensor([[3.0]]), torch.tensor([0.1, 0.9]))
+    loss = pinball(torch.tensor([[[1.0, 1.0]]]), torch.tensor([[[3.0]]]), torch.tensor([0.1, 0.9]))
     assert loss[0, 0].tolist() == pytest.approx([0.2, 1.8])
-    loss = pinball(torch.tensor([[[1.0, 1.0]]]), torch.tensor([[0.0]]), torch.tensor([0.1, 0.9]))
+    loss = pinball(torch.tensor([[[1.0, 1.0]]]), torch.tensor([[[0.0]]]), torch.tensor([0.1, 0.9]))
     assert loss[0, 0].tolist() == pytest.approx([0.9, 0.1])

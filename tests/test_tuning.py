@@ -7,6 +7,7 @@ from conftest import Case, make_document, make_frame
 from prefect import flow
 from test_cli import check_refused, convcast
 
+import tasks.seeds
 import tasks.study
 import tasks.train
 from flows.spec import load_spec
@@ -94,7 +95,7 @@ def test_an_interrupted_search_goes_on_and_ends_as_one_that_was_not(searched, tm
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.train, "notice", interrupt)
+        patch.setattr(tasks.seeds, "notice", interrupt)
         cut = tuning(other.spec, SearchSpec(trials=4))
     assert cut.interrupted
     assert [one.trial for one in cut.trials] == [0]
@@ -105,7 +106,7 @@ def test_an_interrupted_search_goes_on_and_ends_as_one_that_was_not(searched, tm
 
 
 def test_an_interrupt_before_the_first_trial_ends_the_run(server, small, monkeypatch):
-    monkeypatch.setattr(tasks.train, "notice", lambda *seen: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(tasks.seeds, "notice", lambda *seen: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         tuning(small.spec, SearchSpec(trials=4))
 

@@ -19,11 +19,14 @@ from safetensors.torch import save
 from shards import window_set
 
 import models.fit
-import tasks.train
-from models.fit import Checkpoint
+import models.training
+import tasks.checkpoints
+import tasks.seeds
+import tasks.storage
 from models.scaling import Scaler
 from models.series import Columns, SeriesFacts
 from models.specs import FitSpec, ResidualSpec
+from models.training import Checkpoint
 from models.windows import FoldSpec, WindowSpec
 from tasks.windows.folds import WindowSet
 
@@ -72,9 +75,9 @@ def saving(save_checkpoint: Callable) -> Callable:
 
 
 def tell_phases() -> None:
-    models.fit.Training.learn = announced("learns", models.fit.Training.learn)
+    models.training.Training.learn = announced("learns", models.training.Training.learn)
     models.fit.validation_loss = announced("validates", models.fit.validation_loss)
-    tasks.train.save_checkpoint = saving(tasks.train.save_checkpoint)
+    tasks.checkpoints.save_checkpoint = saving(tasks.checkpoints.save_checkpoint)
 
 
 def train(folder: Path, checkpoints: Path, result: Path) -> None:
@@ -84,9 +87,9 @@ def train(folder: Path, checkpoints: Path, result: Path) -> None:
     paths, scaler = sorted(folder.glob("windows-*.parquet")), Scaler.model_validate_json((folder / "scaler.json").read_text())
     cut = WindowSet(paths, scaler, FOLDS)
     facts = SeriesFacts(target="load", columns=COLUMNS, frequency="h", season=SEASON, timezone="UTC")
-    fitted = tasks.train.fit_seeds(cut, facts, NETWORK, FIT, checkpoints)
+    fitted = tasks.seeds.fit_seeds(cut, facts, NETWORK, FIT, checkpoints)
     weights = {f"{seed}.{name}": value for seed, one in enumerate(fitted) for name, value in one.weights.items()}
-    tasks.train.write_atomically(result, save(weights, {"history": json.dumps([one.history for one in fitted])}))
+    tasks.storage.write_atomically(result, save(weights, {"history": json.dumps([one.history for one in fitted])}))
 
 
 def train_and_leave(*places: Path) -> None:
@@ -102,7 +105,7 @@ def train_and_leave(*places: Path) -> None:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    tasks.train.SECONDS = 0.03
+    tasks.checkpoints.SECONDS = 0.03
     tell_phases()
     announce("ready")
     for line in sys.stdin:

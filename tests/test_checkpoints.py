@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import tasks.train
+import tasks.checkpoints
 from models.errors import counted
-from models.fit import Checkpoint
-from tasks.train import CHECKPOINT, SECONDS, Keeper, load_checkpoint, save_checkpoint
+from models.training import Checkpoint
+from tasks.checkpoints import FORMAT, SECONDS, Keeper, load_checkpoint, save_checkpoint
 
 
 def checkpoint(step=7) -> Checkpoint:
@@ -22,7 +22,7 @@ def checkpoint(step=7) -> Checkpoint:
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     lines = []
-    monkeypatch.setattr(tasks.train, "say", lines.append)
+    monkeypatch.setattr(tasks.checkpoints, "say", lines.append)
     return lines
 
 
@@ -68,8 +68,8 @@ def test_a_checkpoint_is_due_a_minute_after_the_last_one(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"format": CHECKPOINT + 1}, rf"has format {CHECKPOINT + 1}, torch .*; this program has {CHECKPOINT}, "),
-        ({"format": None}, rf"has format 1, torch .*; this program has {CHECKPOINT}, "),  # the first ones did not say
+        ({"format": FORMAT + 1}, rf"has format {FORMAT + 1}, torch .*; this program has {FORMAT}, "),
+        ({"format": None}, rf"has format 1, torch .*; this program has {FORMAT}, "),  # the first ones did not say
         ({"torch": "1.0"}, r"has format \d, torch 1\.0; this program has "),
         ({"colour": "red"}, r"unexpected keyword argument 'colour'"),
     ],
