@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from elecdemand import DEMO, SEASON, Recipe, read_year, to_rows
+from demand.nets import Nets, Recipe
+from demand.year import SEASON, read_year
+from elecdemand import DEMO
 from machine import introduce
 
 from flows.spec import declared_columns, load_spec
@@ -119,7 +121,7 @@ def main() -> None:
     network, fitting = demo.recipes[0]
     windows = demo.windows.resolved(SEASON, FIRST_END - VALIDATION - TEST)
     recipe = Recipe(network, declared_columns(demo.source), windows, fitting)
-    compare(recipe, to_rows(year, recipe.columns)[: len(year)], given)
+    compare(recipe, Nets(recipe, year).rows[: len(year)], given)
 
 
 if __name__ == "__main__":

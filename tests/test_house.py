@@ -119,3 +119,30 @@ def test_no_file_holds_a_path_of_some_machine():
         if (ROOT / name).suffix not in (".png", ".safetensors") and name != "tests/test_house.py":
             found = own.search((ROOT / name).read_text(encoding="utf-8"))
             assert not found, f"{name}: {found.group()}"
+
+
+def defined(path: Path) -> set[str]:
+    """Every name that a module holds once it is imported, and the modules of a package."""
+    tree = ast.parse(path.read_text())
+    bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    made = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    taken = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    beside = {one.stem for one in path.parent.iterdir()} if path.name == "__init__.py" else set()
+    return bound | made | taken | beside
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.name)
+def test_what_a_benchmark_takes_from_the_project_is_there(path):
+    """Each is run by hand and seldom, so a name that moved would show late."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.module:
+            continue
+        inner = node.module.replace(".", "/")
+        places = [room / tail for room in (ROOT, ROOT / "benchmarks") for tail in (f"{inner}.py", f"{inner}/__init__.py")]
+        for place in (place for place in places if place.exists()):
+            assert {alias.name for alias in node.names} <= defined(place), f"from {node.module}"
