@@ -1,0 +1,101 @@
+"""The files of labelled data: what each is, and the digest of its bytes."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from models.errors import Fault
+from tasks.gather.source import LabelledSource
+from tasks.ingest.listing import find_files, suffixes
+from tasks.ingest.sources import USUAL_MARKERS
+from tasks.ingest.streams import open_text
+
+KINDS = {".csv": "text", ".tsv": "text", ".txt": "text", ".ts": "ts", ".parquet": "parquet", ".pq": "parquet"}
+FOLDS = {"train": "train", "test": "test", "val": "validation", "valid": "validation", "validation": "validation"}
+
+
+class CaseFile(BaseModel):
+    """One file, as it was when the run began."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str  # as the user knows it
+    path: str  # where its bytes lie on this machine
+    kind: str  # long: a row a step; rows: a case a row; ts; parquet
+    codec: str | None
+    delimiter: str
+    split: str | None  # that its name says, as in GunPoint_TRAIN.ts
+    sha256: str
+
+    def cache_identity(self) -> dict:
+        """The path only tells where the bytes lie; the name is part of what faults and cases are called by."""
+        return self.model_dump(mode="json", exclude={"path", "name"}) | {"stem": self.stem}
+
+    @property
+    def stem(self) -> str:
+        return Path(self.name).name.split(".")[0]
+
+
+def list_case_files(source: LabelledSource, downloads: Path) -> list[CaseFile]:
+    """Every file of a source, in the order of names.
+
+    Raises:
+        Fault: there is none, or one is empty, unreadable or of another kind.
+    """
+    return [describe_case_file(source, name, path) for name, path, _ in find_files(source, downloads)]
+
+
+def describe_case_file(source: LabelledSource, name: str, path: Path) -> CaseFile:
+    suffix, codec = suffixes(path.name)
+    if suffix not in KINDS:
+        shown = os.path.splitext(path.name)[1] or "nothing"
+        raise Fault(f"{name} ends in {shown}; source.uri takes .csv, .tsv, .txt (also .gz, .bz2, .xz, .zst), .ts and .parquet.")
+    try:
+        with open(path, "rb") as raw:
+            digest, size = hashlib.file_digest(raw, "sha256").hexdigest(), os.fstat(raw.fileno()).st_size
+    except OSError as error:
+        raise Fault(f"{name} can not be read ({error.strerror}). Mend it or set source.uri.") from error
+    if not size:
+        raise Fault(f"{name} is empty (0 bytes); it needs cases.")
+    stem = Path(name).name.split(".")[0].lower()
+    split = next((fold for mark, fold in FOLDS.items() if stem.endswith(f"_{mark}")), None)
+    file = CaseFile(
+        name=name, path=str(path), kind=KINDS[suffix], codec=codec, delimiter=source.delimiter, split=split, sha256=digest
+    )
+    return settle_text(source, file, suffix) if file.kind == "text" else file
+
+
+def settle_text(source: LabelledSource, file: CaseFile, suffix: str) -> CaseFile:
+    """Whether a text file has a header and a row a step, or a case a row, and what stands between its fields."""
+    with open_text(file, source.encoding) as stream:
+        first = stream.readline(1 << 26).decode(errors="replace").strip("\r\n")
+    usual = [source.delimiter, *([] if source.delimiter != "," else ["\t"])] if suffix != ".tsv" else ["\t", source.delimiter]
+    marks = [mark for mark in usual if mark in first] or [usual[0]]
+    if suffix == ".txt" and not any(mark in first for mark in usual) and len(first.split()) > 1:
+        marks = [" "]  # the oldest files of the archive
+    fields = first.split() if marks[0] == " " else first.split(marks[0])
+    headless = len(fields) > 1 and all(is_number(field, source) for field in fields[1:])
+    if headless and (source.case or source.timestamp or source.label):
+        raise Fault(
+            f"{file.name} begins with numbers where a header is needed, as a file with a case a row does. Give it a header, "
+            "or leave source.label, case, step and timestamp out."
+        )
+    if not headless and not (source.case or source.timestamp):
+        raise Fault(
+            f"{file.name} has a header, so it has a row a step. Name source.case and source.label, or for a stream "
+            f"source.timestamp and source.label; it has {', '.join(fields[:12])}."
+        )
+    return file.model_copy(update={"kind": "rows" if headless else "long", "delimiter": marks[0]})
+
+
+def is_number(field: str, source: LabelledSource) -> bool:
+    text = field.strip()
+    if text in USUAL_MARKERS or text in source.missing_markers or text == "?":
+        return True
+    try:
+        float(text.replace(source.decimal, "."))
+    except ValueError:
+        return False
+    return True
