@@ -83,8 +83,8 @@ def sorted_rows(source: LabelledSource, parts: list[Taken], codes: np.ndarray, n
         again = [row for row in new.tolist() if codes[row] < codes[:row].max()] if len(new) else []
         if again and source.case:
             raise Fault(
-                f"Case {names[codes[again[0]]]} comes back at {place(again[0])} after other cases ({counted(len(again), 'times')} "
-                "in all). Give every case a name of its own, or name the column that orders its rows in source.step."
+                f"Case {names[codes[again[0]]]} comes back at {place(again[0])} after other cases ({len(again):,} such). "
+                "Give every case a name of its own, or name the column that orders its rows in source.step."
             )
         return order
     kinds = {part.order.dtype.kind for part in parts}

@@ -119,6 +119,6 @@ def settle_missing(source: LabelledSource, gathered: Gathered, series: np.ndarra
         row, channel = (int(one[0]) for one in np.nonzero(missing))
         stamp = np.datetime64(int(micros[row]), "us").astype("datetime64[s]")
         raise Fault(
-            f"{series[row]} has no value of {gathered.channels[channel]!r} at {stamp} UTC ({counted(int(missing.sum()), 'values')} "
+            f"{series[row]} has no value of {gathered.channels[channel]!r} at {stamp} UTC ({int(missing.sum()):,} values "
             "missing). Fill them, or set source.missing: mask."
         )

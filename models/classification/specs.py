@@ -1,0 +1,123 @@
+"""What a user says of a classifier, and the recipe that each kind is fitted with: plain values, read without torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from models.networks import FitSettings
+from models.specs import FitSpec
+
+
+class ReferenceClassifierSpec(BaseModel):
+    """The net this project began with: one convolution, pooling, one hidden layer, softmax."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["reference"] = "reference"
+    filters: int = Field(64, ge=1)
+    kernel: int = Field(4, ge=1, description="steps")
+    pool: int = Field(16, ge=1, description="stretches of equal length that a case is pooled into")
+    hidden: int = Field(216, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class ResidualClassifierSpec(BaseModel):
+    """Residual convolutions of several widths over the values and their differences, averaged over a case."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["residual"] = "residual"
+    channels: int = Field(64, ge=1, description="of the first block; twice as many in the others")
+    depth: int = Field(3, ge=1, le=8, description="blocks")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    augment: bool = Field(True, description="vary the cases while training: scale, jitter, and of smooth ones crops and time")
+
+
+class RocketSpec(BaseModel):
+    """Many fixed convolutions of several dilations, how often each exceeds a threshold, and a ridge regression on that."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["rocket"] = "rocket"
+    features: int = Field(10_000, ge=84, description="about so many")
+
+
+ClassifierSpec = Annotated[ReferenceClassifierSpec | ResidualClassifierSpec | RocketSpec, Field(discriminator="kind")]
+FORMS = (ResidualClassifierSpec(), RocketSpec())
+
+
+class AutoClassifierSpec(BaseModel):
+    """Several classifiers are trained; the best of them on cases held out, or the blend of all, is the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["auto"] = "auto"
+    forms: tuple[ClassifierSpec, ...] = Field(FORMS, min_length=2, max_length=6, description="the classifiers to choose from")
+
+    @field_validator("forms")
+    @classmethod
+    def _distinct(cls, forms):
+        if len(set(forms)) < len(forms):
+            raise ValueError("a form is named twice; it would only be trained twice")
+        return forms
+
+
+class Shape(BaseModel):
+    """What sizes the tensors of a classifier beside its spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_channels: int = Field(ge=1, le=4096)
+    num_classes: int = Field(ge=2, le=4096)
+    longest: int = Field(ge=1, le=1 << 20, description="steps of the longest case to train on")
+    masked: bool = Field(description="whether values are missing among the cases to train on")
+
+
+CLASSIFIERS = {
+    kind.model_fields["kind"].default: kind
+    for kind in (AutoClassifierSpec, ReferenceClassifierSpec, ResidualClassifierSpec, RocketSpec)
+}
+
+RECIPES = {
+    "reference": {"epochs": 100, "batch_size": 32, "learning_rate": 1e-3, "optimizer": "rmsprop", "keep": "last"},
+    "residual": {
+        "max_steps": 400,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "schedule": "one_cycle",
+        "weight_decay": 0.05,
+        "clip_norm": 5.0,
+        "keep": "last",
+    },
+    "rocket": {"max_steps": 1, "keep": "last"},  # nothing is learned step by step
+}
+
+
+def recipe(network: ClassifierSpec, settings: FitSettings) -> FitSpec:
+    """How a classifier is fitted: its recipe, but for what the settings say."""
+    said = settings.model_dump(exclude_none=True)
+    own = dict(RECIPES[network.kind])
+    if "epochs" in said or "max_steps" in said:
+        own = {name: value for name, value in own.items() if name not in ("epochs", "max_steps")}
+    return FitSpec.model_validate(own | said)
+
+
+def forms_of(network: AutoClassifierSpec | ClassifierSpec) -> tuple[ClassifierSpec, ...]:
+    """The classifiers that are trained."""
+    return network.forms if isinstance(network, AutoClassifierSpec) else (network,)
+
+
+def form_name(network: ClassifierSpec) -> str:
+    """Its kind, and what is set otherwise than usual."""
+    usual = type(network)()
+    unusual = [(name, value) for name, value in network if value != getattr(usual, name)]
+    return "-".join([network.kind, *(f"{name}{value}" for name, value in unusual)])
+
+
+class ClassGateSpec(BaseModel):
+    """What a new classifier has to be better at than the live one and the majority class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1"] = "log_loss"
+    fold: Literal["validation", "test"] = Field("validation", description="the test fold is best left for the last word")

@@ -1,0 +1,58 @@
+"""Of several trained classifiers the one, or the blend of all, that is best on cases held out."""
+
+import numpy as np
+
+from models.classification.bundle import Classifier
+from models.classification.choice import choose_members
+from models.classification.folds import CaseFolds
+from models.classification.specs import form_name
+from tasks.gather.folding import open_folds
+from tasks.gather.task import Labelled
+from tasks.policy import step, this_call
+from tasks.progress import say
+from tasks.storage import Store
+from tasks.train_classifier import (
+    ClassForm,
+    ClassModel,
+    num_parameters,
+    read_classifier,
+    read_held_out,
+    write_bundle,
+    write_held_out,
+)
+
+
+@step(libraries=("numpy", "pyarrow", "safetensors", "torch"))
+def choose_classifier(tried: list[ClassModel], labelled: Labelled, folds: CaseFolds, store: Store) -> ClassModel:
+    """Store the bundle of what was chosen, with the temperatures that suit it."""
+    data = open_folds(store, labelled, folds)
+    bundles = [read_classifier(store, model) for model in tried]
+    logits = [read_held_out(store, model).logits[0] for model in tried]
+    choice = choose_members(logits, data.cases.labels[data.validated])
+    names = [form_name(bundle.description.members[0].network) for bundle in bundles]
+    say("chosen on cases held out: " + " and ".join(names[at] for at in choice.chosen))
+    members = tuple(bundles[at].description.members[0] for at in choice.chosen)
+    about = bundles[0].description.model_copy(update={"members": members, "blend": choice.blend})
+    bundle = Classifier(about, [bundles[at].weights[0] for at in choice.chosen])
+    sizes = [*(model.num_parameters for model in tried), sum(model.num_parameters for model in tried)]
+    every = tuple(range(len(tried)))
+    forms = tuple(
+        ClassForm(
+            name=name, num_parameters=size, log_loss=none_for_nan(loss), accuracy=none_for_nan(accuracy),
+            chosen=choice.chosen == members,
+        )
+        for name, size, loss, accuracy, members in zip(
+            [*names, "blend of all"], sizes, choice.losses, choice.accuracies, [*((at,) for at in every), every], strict=True
+        )
+    )  # fmt: skip
+    curves = [curve for model in tried for curve in store.read_json(model, "history.json")["curves"]]
+    kept = [logits[at] for at in choice.chosen]
+    with store.draft(this_call()) as draft:
+        write_bundle(draft, bundle, {"curves": curves})
+        write_held_out(draft, data, kept, choice.blend.probabilities(kept))
+        facts = tried[0].model_dump(include={"classes", "channels", "windows", "num_cases", "cross_validated"})
+        return draft.commit(ClassModel, num_parameters=num_parameters(bundle), forms=forms, **facts)
+
+
+def none_for_nan(value: float) -> float | None:
+    return None if np.isnan(value) else value
