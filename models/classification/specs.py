@@ -70,7 +70,12 @@ class Shape(BaseModel):
     num_channels: int = Field(ge=1, le=4096)
     num_classes: int = Field(ge=2, le=4096)
     longest: int = Field(ge=1, le=1 << 20, description="steps of the longest case to train on")
+    usual: int = Field(ge=1, le=1 << 20, description="steps of the median one")
     masked: bool = Field(description="whether values are missing among the cases to train on")
+    rough: bool = Field(description="whether neighbouring steps differ much, so that time can not be stretched")
+    rescaled: bool = Field(description="whether cases differ so much in spread that each is also seen by its own")
+    alike: bool = Field(description="whether every case has the same mean and spread")
+    many: bool = Field(description="whether there are so many cases that a rocket takes fewer features")
 
 
 CLASSIFIERS = {
@@ -78,10 +83,11 @@ CLASSIFIERS = {
     for kind in (AutoClassifierSpec, ReferenceClassifierSpec, ResidualClassifierSpec, RocketSpec)
 }
 
+# An epoch of a classifier is a pass over its cases, of ten steps or more and a hundred at most.
 RECIPES = {
-    "reference": {"epochs": 100, "batch_size": 32, "learning_rate": 1e-3, "optimizer": "rmsprop", "keep": "last"},
+    "reference": {"epochs": 50, "batch_size": 32, "learning_rate": 1e-3, "optimizer": "rmsprop", "keep": "last"},
     "residual": {
-        "max_steps": 400,
+        "epochs": 40,
         "batch_size": 32,
         "learning_rate": 3e-3,
         "schedule": "one_cycle",

@@ -1,0 +1,193 @@
+"""Many fixed convolutions and a ridge regression: how often each exceeds a threshold tells the class.
+
+Source: MiniRocket (Dempster et al. 2021): 84 kernels of nine weights, six of -1 and three of 2, at dilations that grow
+exponentially up to the length of a case, thresholds from quantiles of what the kernels make of training cases, and the
+proportion of positive values as the feature. The ridge's strength is the one with the least leave-one-out error.
+"""
+
+from itertools import combinations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.classification.cases import Cases
+from models.classification.choice import TEMPERATURES, losses_of, softmax
+from models.classification.scaling import FLOOR, filled, inside, own_scale, scale_of
+from models.classification.specs import RocketSpec, Shape
+
+KERNELS = np.array([[2.0 if at in chosen else -1.0 for at in range(9)] for chosen in combinations(range(9), 3)], np.float32)
+MOST_DILATIONS = 32
+MOST_CHANNELS = 9  # that one kernel looks at
+STRENGTHS = np.logspace(-3, 3, 10)  # of the ridge
+NUMBERS = 1 << 24  # held at a time
+FEWER = 2_520  # features at most, where there are many cases
+
+
+def dilations_of(length: int, features: int) -> tuple[np.ndarray, np.ndarray]:
+    """The dilations for cases of a length, and how many thresholds a kernel has at each."""
+    each = max(1, features // len(KERNELS))
+    count = min(each, MOST_DILATIONS)
+    most = np.log2(max(1.0, (max(length, 9) - 1) / 8))
+    dilations, times = np.unique(np.logspace(0, most, count, base=2).astype(int), return_counts=True)
+    thresholds = times * each // count
+    thresholds[: each - thresholds.sum()] += 1
+    return dilations, thresholds
+
+
+class Rocket(nn.Module):
+    """The features of cases, and a linear map from them to logits; `fit_rocket` sets all that it holds."""
+
+    smoothing = 0.0
+
+    def __init__(self, spec: RocketSpec, shape: Shape):
+        super().__init__()
+        self.dilations, self.counts = dilations_of(shape.usual, min(spec.features, FEWER) if shape.many else spec.features)
+        num_channels, num_features = shape.num_channels, int(self.counts.sum()) * len(KERNELS)
+        self.register_buffer("kernels", torch.from_numpy(KERNELS), persistent=False)
+        self.register_buffer("mean", torch.zeros(num_channels, 1))
+        self.register_buffer("std", torch.ones(num_channels, 1))
+        self.register_buffer("own", torch.zeros(()))  # 1 where each case is seen by its own scale
+        self.register_buffer("seen", torch.ones(len(self.dilations), len(KERNELS), num_channels))  # channels of a kernel
+        for at, count in enumerate(self.counts):
+            self.register_buffer(f"thresholds_{at}", torch.zeros(len(KERNELS), int(count)))
+        self.register_buffer("middle", torch.zeros(num_features))
+        self.register_buffer("spread", torch.ones(num_features))
+        self.head = nn.Linear(num_features, shape.num_classes)
+
+    def prepared(self, values: Tensor, mask: Tensor) -> Tensor:
+        scaled = filled((values - self.mean) / self.std, mask)
+        return own_scale(scaled, mask, scaled.new_tensor(FLOOR)) if self.own else scaled
+
+    def responses(self, values: Tensor, at: int) -> Tensor:
+        """What the kernels make of values (B, C, T) at a dilation: (B, 84, T)."""
+        dilation = int(self.dilations[at])
+        if values.shape[1] == 1:
+            return F.conv1d(values, self.kernels[:, None], padding=4 * dilation, dilation=dilation)
+        return F.conv1d(values, self.kernels[:, None] * self.seen[at][:, :, None], padding=4 * dilation, dilation=dilation)
+
+    def features(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """The proportion of steps at which each kernel exceeds each of its thresholds, (B, F).
+
+        Every second kernel is only looked at where it lies wholly within its case, if there is such a place.
+        """
+        mask = inside(lengths, values.shape[2])
+        ready, steps = self.prepared(values, mask), torch.arange(values.shape[2], device=values.device)
+        found = []
+        for at, dilation in enumerate(self.dilations.tolist()):
+            reach = 4 * dilation
+            inner = mask & (steps >= reach) & (steps < lengths[:, None] - reach)
+            inner = torch.where(lengths[:, None] > 2 * reach, inner, mask)
+            alternate = torch.arange(len(KERNELS), device=values.device) % 2 == at % 2
+            valid = torch.where(alternate[:, None], mask[:, None], inner[:, None])  # (B, 84, T)
+            above = self.responses(ready, at)[:, :, None] > getattr(self, f"thresholds_{at}")[:, :, None]
+            share = (above & valid[:, :, None]).sum(3) / valid.sum(2).clamp(min=1)[:, :, None]
+            found.append(share.flatten(1))
+        return torch.cat(found, 1)
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        return self.head((self.features(values, lengths) - self.middle) / self.spread)
+
+
+@torch.no_grad()
+def fit_rocket(network: Rocket, cases: Cases, shape: Shape, seed: int) -> float:
+    """Set all that a rocket holds from cases; returns its log-loss by leave-one-out.
+
+    Values are seen as they are, or each case by its own scale, whichever has the lower error by leave-one-out.
+    """
+    mean, std = scale_of(cases)
+    network.mean.copy_(torch.from_numpy(mean)[:, None])
+    network.std.copy_(torch.from_numpy(std)[:, None])
+    ways = (0.0,) if shape.alike else (0.0, 1.0)
+    tried = [attempt(network, cases, way, shape.num_classes, seed) for way in ways]
+    best = min(tried, key=lambda one: one[1])
+    network.load_state_dict(best[0])
+    return best[1]
+
+
+def attempt(network: Rocket, cases: Cases, own: float, num_classes: int, seed: int) -> tuple[dict[str, Tensor], float]:
+    """The state of a rocket fitted with or without each case's own scale, and its log-loss by leave-one-out."""
+    network.own.fill_(own)
+    set_thresholds(network, cases, np.random.default_rng(seed))
+    features = features_of(network, cases)
+    middle, spread = features.mean(0), features.std(0) + 1e-8
+    ridge = fit_ridge((features - middle) / spread, cases.labels, num_classes)
+    network.middle.copy_(torch.from_numpy(middle))
+    network.spread.copy_(torch.from_numpy(spread))
+    network.head.weight.copy_(torch.from_numpy(ridge.weights.T))
+    network.head.bias.copy_(torch.from_numpy(ridge.intercept))
+    return {name: value.clone() for name, value in network.state_dict().items()}, ridge.loss
+
+
+def set_thresholds(network: Rocket, cases: Cases, draw: np.random.Generator) -> None:
+    """Draw the channels that each kernel looks at, and thresholds from what it makes of one case each."""
+    num_channels, num_kernels = cases.num_channels, len(KERNELS)
+    network.seen.zero_()
+    most = np.log2(min(num_channels, MOST_CHANNELS) + 1)
+    total = int(network.counts.sum())
+    levels = torch.from_numpy((np.arange(1, total + 1) * (np.sqrt(5) + 1) / 2 % 1).astype(np.float32))
+    begin = 0
+    for at, count in enumerate(network.counts.tolist()):
+        for kernel in range(num_kernels):
+            network.seen[at, kernel, torch.from_numpy(draw.permutation(num_channels)[: int(2 ** draw.uniform(0, most))])] = 1
+        chosen = draw.integers(0, len(cases), num_kernels)
+        level = levels[begin : begin + count]
+        begin += count
+        for kernel, case in enumerate(chosen.tolist()):
+            batch = cases.batch(np.array([case]))
+            ready = network.prepared(batch.values, inside(batch.lengths, batch.values.shape[2]))
+            weights = (network.kernels[kernel] * network.seen[at, kernel][:, None])[None]
+            dilation = int(network.dilations[at])
+            made = F.conv1d(ready, weights, padding=4 * dilation, dilation=dilation)[0, 0]
+            getattr(network, f"thresholds_{at}")[kernel] = torch.quantile(made, level)
+
+
+def features_of(network: Rocket, cases: Cases) -> np.ndarray:
+    """The features (N, F) of all cases."""
+    found = np.empty((len(cases), len(network.middle)), np.float32)
+    size = max(1, NUMBERS // (len(KERNELS) * int(network.counts.max()) * int(cases.lengths.max())))
+    for which in cases.in_batches(size):
+        batch = cases.batch(which)
+        found[which] = network.features(batch.values, batch.lengths).numpy()
+    return found
+
+
+class Ridge:
+    """A ridge regression of -1 and 1 a class on features (N, F), whose strength leave-one-out has chosen."""
+
+    def __init__(self, weights: np.ndarray, intercept: np.ndarray, loss: float):
+        self.weights, self.intercept, self.loss = weights, intercept, loss  # (F, K), (K,), log-loss by leave-one-out
+
+
+def fit_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Ridge:
+    """The ridge, scaled so that a softmax of what it says has the lowest log-loss by leave-one-out.
+
+    All leave-one-out errors follow in closed form from one decomposition (Rifkin and Lippert 2007).
+    """
+    wanted = np.where(labels[:, None] == np.arange(num_classes), 1.0, -1.0)
+    centre = wanted.mean(0)
+    wanted = wanted - centre
+    wide = features.astype(np.float64)
+    dual = len(wide) <= wide.shape[1]
+    values, vectors = np.linalg.eigh(wide @ wide.T if dual else wide.T @ wide)
+    values = np.maximum(values, 0)
+    basis = vectors if dual else wide @ vectors / np.sqrt(np.maximum(values, 1e-12))
+    projected = basis.T @ wanted
+    best = None
+    for strength in STRENGTHS * len(wide) / 100:
+        kept = values / (values + strength)
+        said = basis @ (kept[:, None] * projected)
+        own = (basis**2) @ kept + 1 / len(wide)
+        left_out = wanted - (wanted - said) / np.maximum(1 - own, 1e-6)[:, None]
+        error = ((left_out - wanted) ** 2).mean()
+        if best is None or error < best[0]:
+            best = error, strength, left_out + centre
+    _, strength, left_out = best
+    if dual:
+        weights = wide.T @ (vectors @ ((vectors.T @ wanted) / (values + strength)[:, None]))
+    else:
+        weights = vectors @ ((vectors.T @ (wide.T @ wanted)) / (values + strength)[:, None])
+    losses = [losses_of(softmax(left_out, heat), labels).mean() for heat in TEMPERATURES]
+    heat = TEMPERATURES[int(np.argmin(losses))]
+    return Ridge(weights / heat, centre / heat, float(min(losses)))
