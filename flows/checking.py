@@ -7,9 +7,10 @@ import numpy as np
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
+from flows.checking_cases import CheckedCases, check_cases
 from flows.preparing import Ingested, ingest_source, list_faults, period_for, season_for, stock_of, windows_for
 from flows.running import few_at_once, run_of
-from flows.spec import PipelineSpec, check_gate
+from flows.spec import AnySpec, PipelineSpec, check_gate
 from models.errors import Fault
 from models.windows import fold_series
 from tasks.find_season import describe_season
@@ -48,10 +49,12 @@ class Checked(BaseModel):
 
 
 @flow(name="checking", persist_result=False, validate_parameters=True, task_runner=few_at_once())
-def checking(spec: PipelineSpec) -> Checked:
+def checking(spec: AnySpec) -> Checked | CheckedCases:
     """Read and arrange a source, say what was found, and refuse what training would refuse of it."""
     store = Store(spec.store)
     with run_of(store) as run:
+        if spec.task == "classification":
+            return check_cases(spec, store, run)
         got = ingest_source(spec.source, stock_of(spec, store), store)
         overview, kept = got.overview, [one for one in got.series if one.num_series]
         repairs: dict[str, int] = {}

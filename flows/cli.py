@@ -83,7 +83,7 @@ def tune(spec: Path, trials: int, seed: int, over: tuple[str, ...], output: Path
         raise Fault(f"{what} is {found}; it takes {least} or more.")
     from flows.console import follow, show
 
-    with follow(spec) as loaded:
+    with follow(spec, only="forecasting") as loaded:
         from flows.tuned import place_for, print_tuned, write_tuned
         from flows.tuning import SearchSpec, tuning
 
@@ -103,7 +103,7 @@ def tune(spec: Path, trials: int, seed: int, over: tuple[str, ...], output: Path
 )
 @AS_JSON
 def forecast(spec: Path, origin: str | None, as_json: bool) -> None:
-    """Forecast with the live model, into the forecast table."""
+    """Forecast, or label, with the live model, into a table."""
     from flows.console import follow, print_forecasted, show
 
     with follow(spec, origin) as loaded:
@@ -193,11 +193,13 @@ def export_model(spec: Path, digest: str | None, output: Path, as_json: bool) ->
 
     DIGEST is the beginning of a model's digest; without it, the live model.
     """
-    from flows.console import print_converted
+    from flows.console import only_for, print_converted
     from flows.converting import converting
     from flows.spec import load_spec
 
-    converted = converting(load_spec(spec), digest, output)
+    loaded = load_spec(spec)
+    only_for(loaded, "forecasting")
+    converted = converting(loaded, digest, output)
     if as_json:
         click.echo(json.dumps(converted.model_dump(mode="json")))
     else:
@@ -218,7 +220,7 @@ def export(spec: Path, out: Path, fold: str) -> None:
     from flows.console import follow
     from models.errors import counted
 
-    with follow(spec) as loaded:
+    with follow(spec, only="forecasting") as loaded:
         from flows.exporting import exporting
 
         exported = exporting(loaded, fold, str(out.absolute()))

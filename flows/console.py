@@ -22,13 +22,21 @@ MODELS = {"new": "new model", "live": "live model", "naive": "seasonal naive"}
 
 
 @contextmanager
-def follow(path: Path, origin: str | None = None) -> Iterator[Any]:
-    """The checked spec, with a Prefect server at hand and every step told on stderr as it ends."""
+def follow(path: Path, origin: str | None = None, only: str | None = None) -> Iterator[Any]:
+    """The checked spec, with a Prefect server at hand and every step told on stderr as it ends.
+
+    Args:
+        only: the one task that the command is for.
+    """
     # Prefect prints every exception with its traceback; what a user needs of it is said at the end.
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     from flows.spec import load_spec
 
     spec = load_spec(path)
+    if only:
+        only_for(spec, only)
+    if origin is not None and spec.task == "classification" and not spec.source.is_stream:
+        raise Fault("--origin is of a stream, and this spec has cases, which are labelled whole. Leave it out.")
     if origin is not None:
         spec = spec.model_copy(update={"forecast": spec.forecast.model_copy(update={"origin": parse_origin(origin)})})
     url = use_server(tell)
@@ -41,6 +49,12 @@ def follow(path: Path, origin: str | None = None) -> Iterator[Any]:
             yield spec
     finally:
         journal.reset(token)
+
+
+def only_for(spec, task: str) -> None:
+    """Raises a Fault where a command is not for a spec of this kind."""
+    if spec.task != task:
+        raise Fault(f"This command is for task: {task}, and the spec {spec.name!r} has task: {spec.task}.")
 
 
 def step_line(entry) -> str:
@@ -140,6 +154,7 @@ def last_trained(spec):
     """
     from pydantic import ValidationError
 
+    from flows.classifying import TrainedClassifier
     from flows.training import Trained
     from tasks.storage import Store
 
@@ -147,13 +162,23 @@ def last_trained(spec):
     if document is None:
         raise Fault(f"{spec.name!r} has not been trained in {spec.store}. Run convcast train first.")
     try:
-        return Trained.model_validate(document)
+        return (TrainedClassifier if spec.task == "classification" else Trained).model_validate(document)
     except ValidationError as error:
         raise Fault(f"The record of the last run in {spec.store} can not be read. Run convcast train again.") from error
 
 
+def is_classifier(outcome) -> bool:
+    """Whether what a flow did was about classes."""
+    return getattr(outcome, "task", "forecasting") == "classification"
+
+
 def print_trained(trained, path: Path) -> None:
     """Scores, verdict, and where everything is."""
+    if is_classifier(trained):
+        from flows.class_console import print_trained_classifier
+
+        print_trained_classifier(trained, path)
+        return
     click.echo(f"\n{trained.reason}\n")
     for line in score_table(trained.scores, "test"):
         click.echo(line)
@@ -186,6 +211,11 @@ def two_of(intervals: dict) -> dict:
 
 def print_checked(checked, path: Path) -> None:
     """What a source holds, what was repaired, what was set aside."""
+    if is_classifier(checked):
+        from flows.class_console import print_checked_cases
+
+        print_checked_cases(checked, path)
+        return
     inferred = " (inferred)" if checked.inferred else ""
     click.echo(f"\n{counted(checked.rows_read, 'rows')} of {checked.num_series:,} series, every {checked.frequency}{inferred}")
     click.echo(f"from {checked.first} to {checked.last}")
@@ -242,6 +272,11 @@ def cached_steps(tasks: list) -> str:
 
 def print_forecasted(forecasted, path: Path) -> None:
     """What was written, where, and how to read it."""
+    if is_classifier(forecasted):
+        from flows.class_console import print_labelled
+
+        print_labelled(forecasted, path)
+        return
     origins = forecasted.origins[0] if len(forecasted.origins) == 1 else f"{forecasted.origins[0]} to {forecasted.origins[-1]}"
     click.echo(f"\n{counted(forecasted.rows_written, 'rows')} for {forecasted.num_series:,} series, origin {origins}")
     if forecasted.new_series:
@@ -262,6 +297,11 @@ def print_forecasted(forecasted, path: Path) -> None:
 
 def print_model(shown) -> None:
     """What a model is, a line for each thing that one asks of it."""
+    if is_classifier(shown):
+        from flows.class_console import print_classifier
+
+        print_classifier(shown)
+        return
     facts, windows = shown.facts, shown.windows
     season = f"season of {facts.season} steps" if facts.season > 1 else "no season"
     click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, bundle format {shown.format}")

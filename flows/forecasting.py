@@ -3,9 +3,10 @@
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
+from flows.classifying import Labelling, label_steps
 from flows.preparing import ingest_source
 from flows.running import few_at_once, run_of
-from flows.spec import PipelineSpec
+from flows.spec import AnySpec
 from models.errors import Fault
 from models.series import SeriesFacts
 from tasks.forecast.task import forecast
@@ -13,8 +14,9 @@ from tasks.ingest.chunks import take_stock
 from tasks.ingest.shards import Overview
 from tasks.ingest.sources import SourceSpec
 from tasks.journal import StepState
-from tasks.promote import read_live
+from tasks.promote import Live, read_live
 from tasks.storage import Store
+from tasks.train import Model
 
 
 class Forecasted(BaseModel):
@@ -40,13 +42,16 @@ class Forecasted(BaseModel):
 
 
 @flow(name="forecasting", persist_result=False, validate_parameters=True, task_runner=few_at_once())
-def forecasting(spec: PipelineSpec) -> Forecasted:
-    """Forecast the horizon after the newest data, or after `forecast.origin`, with the live model."""
+def forecasting(spec: AnySpec) -> Forecasted | Labelling:
+    """Forecast the horizon after the newest data, or after `forecast.origin`, or label cases, with the live model."""
     store = Store(spec.store)
     with run_of(store) as run:
+        if spec.task == "classification":
+            return label_steps(spec, store, run)
         live = read_live(store, spec.name)
         if live is None:
             raise Fault(f"No model of {spec.name!r} is live in {store.root}. Run convcast train first.")
+        check_forecasts(live, spec.name)
         facts = live.model.facts
         check_same_source(facts, spec.source)
         source = spec.source.seen_by(facts.columns)  # whatever else the spec names need not be there any more
@@ -61,6 +66,12 @@ def forecasting(spec: PipelineSpec) -> Forecasted:
             faults=(*got.faults, *published.set_aside)[:10], origins=published.origins, known=published.known,
             mae=published.mae, seconds=run.seconds,
         )  # fmt: skip
+
+
+def check_forecasts(live: Live, name: str) -> None:
+    """Raises a Fault where the live model is a classifier."""
+    if not isinstance(live.model, Model):
+        raise Fault(f"The live model of {name!r} classifies; this spec forecasts. Give the spec another name and train.")
 
 
 def check_same_source(facts: SeriesFacts, source: SourceSpec) -> None:

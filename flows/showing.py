@@ -2,15 +2,20 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from flows.classification import ClassificationSpec
 from flows.spec import PipelineSpec
+from models.classification.specs import form_name as class_form_name
+from models.classification.windows import LabelWindows
 from models.errors import Fault, shortlist
 from models.networks import form_name
 from models.series import SeriesFacts
 from models.windows import WindowSpec
-from tasks.promote import read_live
+from tasks.promote import Live, read_live
 from tasks.storage import Store
 from tasks.train import Model, read_bundle
+from tasks.train_classifier import ClassModel, read_classifier
 
+FORECASTERS, CLASSIFIERS = ("train", "choose", "calibrate"), ("train_classifier", "choose_classifier")  # steps that make some
 SHORTEST = 4  # letters of a digest that name a model
 
 
@@ -41,7 +46,26 @@ class Shown(BaseModel):
     folder: str
 
 
-def showing(spec: PipelineSpec, digest: str | None) -> Shown:
+class ShownClassifier(BaseModel):
+    """A classifier, as a person asks about it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: str
+    task: str = "classification"
+    live: bool
+    format: int
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    windows: LabelWindows | None
+    members: tuple[Part, ...]
+    weights: tuple[float, ...]  # of the members in the blend
+    trained_on: str  # digest of the cases
+    versions: dict[str, str]
+    folder: str
+
+
+def showing(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Shown | ShownClassifier:
     """The live model of a pipeline, or one of its store by the first letters of its digest.
 
     Raises:
@@ -49,6 +73,8 @@ def showing(spec: PipelineSpec, digest: str | None) -> Shown:
     """
     store = Store(spec.store)
     live, model = read_live(store, spec.name), named_model(spec, digest)
+    if isinstance(model, ClassModel):
+        return shown_classifier(store, live, model)
     bundle = read_bundle(store, model)
     about = bundle.description
     members = tuple(
@@ -64,7 +90,24 @@ def showing(spec: PipelineSpec, digest: str | None) -> Shown:
     )  # fmt: skip
 
 
-def named_model(spec: PipelineSpec, digest: str | None) -> Model:
+def shown_classifier(store: Store, live: Live | None, model: ClassModel) -> ShownClassifier:
+    bundle = read_classifier(store, model)
+    about = bundle.description
+    members = tuple(
+        Part(
+            form=class_form_name(member.network), seeds=member.seeds,
+            num_parameters=sum(value.numel() for value in seeds[0].values()),
+        )
+        for member, seeds in zip(about.members, bundle.weights, strict=True)
+    )  # fmt: skip
+    return ShownClassifier(
+        digest=model.digest, live=live is not None and live.model.digest == model.digest, format=about.format,
+        classes=about.classes, channels=about.channels, windows=about.windows, members=members, weights=about.blend.weights,
+        trained_on=about.trained_on, versions=about.versions, folder=str(store.folder(model.step, model.key)),
+    )  # fmt: skip
+
+
+def named_model(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Model | ClassModel:
     """The model of these first letters, or the live one.
 
     Raises:
@@ -78,15 +121,16 @@ def named_model(spec: PipelineSpec, digest: str | None) -> Model:
     return model
 
 
-def find_model(store: Store, digest: str) -> Model:
+def find_model(store: Store, digest: str) -> Model | ClassModel:
     """The model of a store whose digest begins so."""
     if len(digest) < SHORTEST:
         raise Fault(f"{digest!r} is too short to name a model; give {SHORTEST} letters of its digest or more.")
-    manifests = [manifest for step in ("train", "choose", "calibrate") for manifest in store.manifests(step)]
+    manifests = [manifest for step in (*FORECASTERS, *CLASSIFIERS) for manifest in store.manifests(step)]
     models = {own["digest"]: own for manifest in manifests if (own := manifest["receipt"])["digest"].startswith(digest)}
     if not models:
         known = sorted({manifest["receipt"]["digest"][:12] for manifest in manifests})
         raise Fault(f"{store.root} has no model {digest}; it has {shortlist(known) or 'none at all'}.")
     if len(models) > 1:
         raise Fault(f"Several models begin with {digest}: {shortlist(sorted(models))}. Give more letters.")
-    return Model.model_validate(next(iter(models.values())))
+    found = next(iter(models.values()))
+    return (ClassModel if found["step"] in CLASSIFIERS else Model).model_validate(found)

@@ -3,11 +3,13 @@
 import difflib
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from flows.classification import ClassificationSpec
+from models.classification.specs import CLASSIFIERS
 from models.errors import Fault, shortlist
 from models.inputs import keep_channels
 from models.metrics import score_steps
@@ -44,6 +46,7 @@ class PipelineSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of this line of models")
+    task: Literal["forecasting"] = "forecasting"
     store: str = Field(description="folder for everything the pipeline makes; relative to the spec's own file")
     source: SourceSpec
     season: int | None = Field(None, ge=1, description="steps after which the series repeats; null: as the data show")
@@ -88,6 +91,17 @@ class PipelineSpec(BaseModel):
             return [(network, recipe(network, self.fit)) for network in forms_of(self.network)]
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+
+def task_of(document: Any) -> str:
+    """Which kind of spec a mapping, or a spec, is."""
+    return document.get("task", "forecasting") if isinstance(document, dict) else getattr(document, "task", "forecasting")
+
+
+KINDS_OF_SPEC = {"forecasting": PipelineSpec, "classification": ClassificationSpec}
+AnySpec = Annotated[
+    Annotated[PipelineSpec, Tag("forecasting")] | Annotated[ClassificationSpec, Tag("classification")], Discriminator(task_of)
+]
 
 
 def declared_columns(source: SourceSpec) -> Columns:
@@ -139,7 +153,7 @@ def check_networks(spec: PipelineSpec) -> None:
             check_devices(fit.devices, resolve_device(fit.device))
 
 
-def load_spec(path: str | Path) -> PipelineSpec:
+def load_spec(path: str | Path) -> PipelineSpec | ClassificationSpec:
     """The spec in a YAML file, its relative paths made absolute from the file's own folder.
 
     Raises:
@@ -172,6 +186,12 @@ def resolved(document: dict, folder: Path) -> dict:
                 source[key] = located(f"source.{key}", source[key], folder)
         if isinstance(source.get("uri"), list):
             source["uri"] = [located("source.uri", one, folder) if isinstance(one, str) else one for one in source["uri"]]
+    forecast = document.get("forecast")
+    if isinstance(forecast, dict) and "uri" in forecast:
+        document["forecast"] = forecast = dict(forecast)
+        uris = forecast["uri"] if isinstance(forecast["uri"], list) else [forecast["uri"]]
+        placed = [located("forecast.uri", one, folder) if isinstance(one, str) else one for one in uris]
+        forecast["uri"] = placed if isinstance(forecast["uri"], list) else placed[0]
     return document
 
 
@@ -194,14 +214,17 @@ def absolute(key: str, place: str, folder: Path) -> str:
         raise Fault(f"{key} is {place!r}, which is no path: {error}. Name another.") from error
 
 
-def check_spec(document: dict, where: str) -> PipelineSpec:
+def check_spec(document: dict, where: str) -> PipelineSpec | ClassificationSpec:
     """The spec that a mapping describes.
 
     Raises:
         Fault: naming each key that is unknown, missing or out of range, and what is allowed there.
     """
+    task = task_of(document)
+    if task not in KINDS_OF_SPEC:
+        raise Fault(f"{where}: task is {task!r}; it can be {', '.join(KINDS_OF_SPEC)}")
     try:
-        return PipelineSpec.model_validate(document)
+        return KINDS_OF_SPEC[task].model_validate(document)
     except ValidationError as error:
         said = list(dict.fromkeys(describe_error(fault, document) for fault in error.errors()))
         raise Fault(f"{where}: " + "; ".join(said[:5]) + ("" if len(said) <= 5 else f"; and {len(said) - 5} more")) from error
@@ -209,7 +232,8 @@ def check_spec(document: dict, where: str) -> PipelineSpec:
 
 def describe_error(fault: dict, document: dict) -> str:
     """One pydantic error as a clause that names the key, what was found and what is allowed."""
-    place = [str(part) for part in fault["loc"] if not (part in KINDS and "network" in fault["loc"])]
+    kinds = kinds_of(document)
+    place = [str(part) for part in fault["loc"] if not (part in kinds and "network" in fault["loc"])]
     key = ".".join(place)
     if fault["type"] == "extra_forbidden":
         allowed = allowed_keys(place[:-1], document)
@@ -221,12 +245,17 @@ def describe_error(fault: dict, document: dict) -> str:
     if fault["type"] == "missing":
         return f"{key} is missing"
     if fault["type"] == "union_tag_invalid":
-        return f"{key}.kind is {fault['ctx']['tag']!r}; it can be {', '.join(KINDS)}"
+        return f"{key}.kind is {fault['ctx']['tag']!r}; it can be {', '.join(kinds)}"
     if key == "source.timezone" and isinstance(fault["input"], int):
         return f"{key} is {fault['input']} to YAML; put an offset such as '+10:00' in quotes"
     message = fault["msg"].removeprefix("Value error, ")
     shown = f" ({fault['input']!r} given)" if key and not isinstance(fault["input"], dict) else ""
     return f"{key}: {message}{shown}" if key else message
+
+
+def kinds_of(document: dict) -> dict[str, type]:
+    """The kinds of network that a spec can name."""
+    return CLASSIFIERS if task_of(document) == "classification" else KINDS
 
 
 def describe_either(key: str, found: Any) -> str:
@@ -242,9 +271,10 @@ def allowed_keys(place: list[str], document: dict) -> list[str]:
         section = document.get("network") or {}
         if len(place) > 2:  # network.forms.0
             section = section["forms"][int(place[2])]
-        fields = KINDS.get(section.get("kind", "auto"), AutoSpec).model_fields
+        kinds = kinds_of(document)
+        fields = kinds.get(section.get("kind", "auto"), kinds["auto"]).model_fields
         return [name for name in fields if name != "inputs" or len(place) == 1]  # which is said once for all forms
-    kind = PipelineSpec
+    kind = KINDS_OF_SPEC[task_of(document)]
     for part in place:
         if getattr(kind, "__origin__", None) is dict:  # the user's own names, each with a section below it
             kind = kind.__args__[1]

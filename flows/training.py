@@ -1,6 +1,5 @@
 """Scheduled or on-demand retraining: from a source to a model that is live if it is better."""
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,9 +7,11 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from pydantic import BaseModel, ConfigDict
 
+from flows.classification import ClassificationSpec
+from flows.classifying import TrainedClassifier, classifier_steps
 from flows.preparing import Prepared, prepare, stock_of
 from flows.running import Run, few_at_once, run_of
-from flows.spec import PipelineSpec, check_networks
+from flows.spec import AnySpec, PipelineSpec, check_networks
 from models.errors import Fault
 from models.networks import form_name, tells_apart
 from models.start import check_form
@@ -22,10 +23,11 @@ from tasks.ingest.sources import SourceSpec
 from tasks.journal import StepState
 from tasks.planning import Unknown, plan
 from tasks.promote import Live, Promotion, promote, read_live
-from tasks.report import Page, SetAside, Subject, publish_report, report, template_folder
+from tasks.report import Page, SetAside, Subject, publish_report, report, template_digest
 from tasks.storage import Store
 from tasks.train import Model, read_bundle, train
 from tasks.validate import NEW_LINE, Interval, Scores, validate
+from tasks.validate_classifier import ClassScores
 
 
 class Trained(BaseModel):
@@ -64,10 +66,13 @@ class Outcome(NamedTuple):
 
 
 @flow(name="training", persist_result=False, validate_parameters=True, task_runner=few_at_once())
-def training(spec: PipelineSpec) -> Trained:
-    """Train a forecaster on one source and make it live if it beats the live model and seasonal naive."""
-    check_networks(spec)
+def training(spec: AnySpec) -> Trained | TrainedClassifier:
+    """Train a model on one source and make it live if it beats the live model and a simple rival."""
     store = Store(spec.store)
+    if spec.task == "classification":
+        with run_of(store) as run:
+            return trained_classifier(spec, store, run)
+    check_networks(spec)
     with run_of(store) as run:
         model, scores, promotion, page, aside, season = training_steps(spec, store, run)
         path = publish_report(spec.name, page, store)
@@ -83,6 +88,23 @@ def training(spec: PipelineSpec) -> Trained:
         )  # fmt: skip
         store.put_document(trained.model_dump(mode="json"), "runs", f"{spec.name}.json")
         return trained
+
+
+def trained_classifier(spec: ClassificationSpec, store: Store, run: Run) -> TrainedClassifier:
+    """What the steps of a classifier made, put where readers find it."""
+    labelled, model, scores, promotion, page = classifier_steps(spec, store, run)
+    path = publish_report(spec.name, page, store)
+    if promotion.promoted or any(entry.state != "Cached" for entry in run.tasks if entry.step != "promote"):
+        show_class_scores(spec.name, scores, path, promotion.reason)
+    trained = TrainedClassifier(
+        name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, promoted=promotion.promoted,
+        reason=promotion.reason, scores={who: own.scores if own else None for who, own in scores.items()},
+        cross_validated=model.cross_validated, num_cases=model.num_cases, classes=labelled.classes,
+        left_out=labelled.num_unlabelled, what="windows" if labelled.stream else "cases", report=str(path),
+        forecast_table=str(store.root / "labels"), seconds=run.seconds,
+    )  # fmt: skip
+    store.put_document(trained.model_dump(mode="json"), "runs", f"{spec.name}.json")
+    return trained
 
 
 def short_series(model: Model, store: Store) -> tuple[str, ...]:
@@ -189,6 +211,8 @@ def check_comparable(live: Live | None, spec: PipelineSpec) -> None:
     """Raises a Fault, before anything runs, where the live model forecasts something else than this spec asks for."""
     if live is None:
         return
+    if not isinstance(live.model, Model):
+        raise Fault(f"The live model of {spec.name!r} classifies; this spec forecasts. {NEW_LINE}")
     pairs = {
         "source.target": (live.model.facts.target, spec.source.target),
         "source.timezone": (live.model.facts.timezone, spec.source.timezone),
@@ -205,8 +229,7 @@ def check_comparable(live: Live | None, spec: PipelineSpec) -> None:
 def subject_of(spec: PipelineSpec, season: str) -> Subject:
     """What the report prints of the spec: all but the places that differ from machine to machine."""
     shown = spec.model_dump(mode="json", exclude={"store": True, "forecast": True, "source": {"uri", "static_uri"}})
-    template = hashlib.sha256((template_folder() / "report.html.jinja").read_bytes()).hexdigest()
-    return Subject(name=spec.name, file=name_of(spec.source), season=season, spec=shown, template=template)
+    return Subject(name=spec.name, file=name_of(spec.source), season=season, spec=shown, template=template_digest())
 
 
 def name_of(source: SourceSpec) -> str:
@@ -215,9 +238,19 @@ def name_of(source: SourceSpec) -> str:
     return Path(uris[0]).name + (f" and {len(uris) - 1} more" if len(uris) > 1 else "")
 
 
+def show_class_scores(name: str, scores: dict[str, ClassScores | None], report: Path, reason: str) -> None:
+    """Put the score table of a classifier and a link to the report beside the run in Prefect's UI."""
+    rows = [
+        {"model": who, "fold": fold} | {metric: round(value, 6) for metric, value in values.items()}
+        for who, own in scores.items()
+        if own
+        for fold, values in own.scores.items()
+    ]
+    show_rows(name, rows, report, reason)
+
+
 def show_scores(name: str, scores: dict[str, Scores | None], report: Path, reason: str) -> None:
     """Put the score table and a link to the report beside the run in Prefect's UI."""
-    key = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
     rows = [
         {"model": who, "fold": fold, "steps": int(steps)}
         | {metric: value if value is None else round(value, 6) for metric, value in values.items()}
@@ -226,5 +259,10 @@ def show_scores(name: str, scores: dict[str, Scores | None], report: Path, reaso
         for fold, by_steps in own.scores.items()
         for steps, values in by_steps.items()
     ]
+    show_rows(name, rows, report, reason)
+
+
+def show_rows(name: str, rows: list[dict], report: Path, reason: str) -> None:
+    key = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
     create_table_artifact(key=f"{key}-scores", table=rows, description=reason)
     create_link_artifact(key=f"{key}-report", link=report.absolute().as_uri(), link_text=f"Report of {name}")

@@ -92,8 +92,10 @@ class FitSpec(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, ge=1, description="processes that share every batch, each with a CUDA device or cores of its own")
-    precision: Literal["float32", "tf32", "bfloat16"] = Field(
-        "float32", description="of products; tf32: float32 whose factors a GPU rounds to ten bits, elsewhere float32"
+    precision: Literal["float32", "tf32", "bfloat16", "auto"] = Field(
+        "float32",
+        description="of products; tf32: float32 whose factors a GPU rounds to ten bits, elsewhere float32; "
+        "auto: bfloat16 where the processor multiplies it by itself, elsewhere float32",
     )
     init: Literal["fresh", "live"] = Field(
         "fresh", description="live: begin with the live model's weights, form by form and seed by seed"

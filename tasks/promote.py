@@ -4,13 +4,18 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from models.classification.specs import ClassGateSpec
 from models.errors import Fault
 from models.specs import GateSpec
 from tasks.lease import LeasedLocks
 from tasks.policy import step
 from tasks.storage import Store
 from tasks.train import Model
+from tasks.train_classifier import ClassModel
 from tasks.validate import Scores
+from tasks.validate_classifier import ClassScores
+
+HIGHER = ("accuracy", "balanced_accuracy", "macro_f1")  # is better
 
 
 class Live(BaseModel):
@@ -18,8 +23,8 @@ class Live(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Model
-    previous: Model | None  # the model it took the place of
+    model: Model | ClassModel
+    previous: Model | ClassModel | None  # the model it took the place of
     promoted_at: datetime
     run_id: str
 
@@ -52,10 +57,10 @@ def read_live(store: Store, name: str) -> Live | None:
 @step(cached=False)
 def promote(
     name: str,
-    model: Model,
-    new: Scores,
-    rivals: dict[str, Scores],
-    gate: GateSpec,
+    model: Model | ClassModel,
+    new: Scores | ClassScores,
+    rivals: dict[str, Scores] | dict[str, ClassScores],
+    gate: GateSpec | ClassGateSpec,
     seen: Live | None,
     run_id: str,
     now: datetime,
@@ -66,7 +71,7 @@ def promote(
     Raises:
         Fault: another run has moved the pointer meanwhile.
     """
-    verdict = judge(model, new, rivals, gate)
+    verdict = (judge_classes if isinstance(model, ClassModel) else judge)(model, new, rivals, gate)
     locks, holder = LeasedLocks(store.locks), f"{run_id}-promote"
     locks.acquire_lock(f"live-{name}", holder)
     try:
@@ -97,11 +102,26 @@ def judge(model: Model, new: Scores, rivals: dict[str, Scores], gate: GateSpec) 
         raise Fault("gate.metric is 'mase', which has no meaning where a series repeats itself exactly. Use 'mae'.")
     said = ", ".join(f"{name} {value:.4g}" for name, value in against.items())
     passed = all(own < value for value in against.values())
+    return verdict_of(model, passed, f"{metric} {own:.4g}, {said}", "live model" in against)
+
+
+def judge_classes(model: ClassModel, new: ClassScores, rivals: dict[str, ClassScores], gate: ClassGateSpec) -> Promotion:
+    """Whether the new classifier is better than every rival, on the same cases."""
+    sign = -1 if gate.metric in HIGHER else 1
+    own = new.scores[gate.fold][gate.metric]
+    against = {name: scores.scores[gate.fold][gate.metric] for name, scores in rivals.items()}
+    said = ", ".join(f"{name} {value:.4g}" for name, value in against.items())
+    on = "cross-validation" if gate.fold == "validation" and model.cross_validated else gate.fold
+    passed = all(sign * own < sign * value for value in against.values())
+    return verdict_of(model, passed, f"{gate.metric.replace('_', ' ')} on {on} {own:.4g}, {said}", "live model" in against)
+
+
+def verdict_of(model: Model | ClassModel, passed: bool, scores: str, has_live: bool) -> Promotion:
     if passed:
-        return Promotion(promoted=True, reason=f"Model {short(model)} promoted: {metric} {own:.4g}, {said}.")
-    stays = "The previous model stays live." if "live model" in against else "No model is live yet."
-    return Promotion(promoted=False, reason=f"Model {short(model)} not promoted: {metric} {own:.4g}, {said}. {stays}")
+        return Promotion(promoted=True, reason=f"Model {short(model)} promoted: {scores}.")
+    stays = "The previous model stays live." if has_live else "No model is live yet."
+    return Promotion(promoted=False, reason=f"Model {short(model)} not promoted: {scores}. {stays}")
 
 
-def short(model: Model) -> str:
+def short(model: Model | ClassModel) -> str:
     return model.digest[:8]

@@ -1,6 +1,7 @@
 """One self-contained HTML page on a trained model: verdict, scores, forecasts against truth, errors, losses, spec."""
 
 import base64
+import hashlib
 import io
 from pathlib import Path
 
@@ -191,10 +192,15 @@ def template_folder() -> Path:
     return Path(__file__).parent
 
 
-def render(charts: dict[str, str], facts: dict) -> str:
+def template_digest() -> str:
+    """Over every template, since they are made of one another."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(template_folder().glob("*.jinja")))).hexdigest()
+
+
+def render(charts: dict[str, str], facts: dict, template: str = "report.html.jinja") -> str:
     environment = Environment(loader=FileSystemLoader(template_folder()), autoescape=True, undefined=StrictUndefined)
     environment.filters["short"] = short_number
-    return environment.get_template("report.html.jinja").render(charts=charts, **facts)
+    return environment.get_template(template).render(charts=charts, **facts)
 
 
 def publish_report(name: str, page: Page, store: Store) -> Path:

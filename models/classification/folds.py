@@ -23,7 +23,7 @@ class CaseFolds(BaseModel):
         lt=1,
         description="share to choose and compare on; null: cases are cross-validated, of a stream it is 0.2",
     )
-    parts: int = Field(4, ge=2, le=20, description="of the cases to train on, for cross-validation")
+    parts: int = Field(3, ge=2, le=20, description="of the cases to train on, for cross-validation")
 
     @property
     def of_stream(self) -> float:

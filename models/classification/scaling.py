@@ -23,11 +23,16 @@ def shape_of(cases: Cases, num_classes: int) -> Shape:
     ratio = (np.quantile(spreads, 0.9, axis=0) / (np.quantile(spreads, 0.1, axis=0) + FLOOR * std)).max()
     roughness = [(nanstd(one) / (nanstd(np.diff(one, axis=0)) + 1e-9)).mean() for one in values if len(one) > 2]
     return Shape(
-        num_channels=cases.num_channels, num_classes=num_classes, longest=int(cases.lengths.max()),
-        usual=int(np.median(cases.lengths)), masked=bool(np.isnan(cases.rows).any() and any(np.isnan(one).any() for one in values)),
-        rough=bool(not roughness or np.median(roughness) < SMOOTH), rescaled=bool(not alike and ratio > TENFOLD), alike=bool(alike),
+        num_channels=cases.num_channels,
+        num_classes=num_classes,
+        longest=int(cases.lengths.max()),
+        usual=int(np.median(cases.lengths)),
+        masked=any(np.isnan(one).any() for one in values),
+        rough=bool(not roughness or np.median(roughness) < SMOOTH),
+        rescaled=bool(not alike and ratio > TENFOLD),
+        alike=bool(alike),
         many=len(cases) > MANY,
-    )  # fmt: skip
+    )
 
 
 def nanmean(values: np.ndarray) -> np.ndarray:

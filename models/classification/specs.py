@@ -92,6 +92,7 @@ RECIPES = {
         "learning_rate": 3e-3,
         "schedule": "one_cycle",
         "weight_decay": 0.05,
+        "precision": "auto",
         "clip_norm": 5.0,
         "keep": "last",
     },

@@ -19,12 +19,14 @@ from tasks.ingest.streams import open_text
 NO_LABEL = {mark for mark in USUAL_MARKERS if mark != "None"}  # which may well be the name of a class
 
 
-def read_table(source: LabelledSource, file: CaseFile) -> Taken:
-    """The rows of one file in long form.
+def read_table(source: LabelledSource, file: CaseFile, needs_labels: bool = True) -> Taken:
+    """The rows of one file in long form; without labels where it has no such column and does not need it.
 
     Raises:
         Fault: a column is absent, or holds something else than is needed.
     """
+    if not needs_labels and source.label not in columns_of(source, file):
+        source = source.model_copy(update={"label": None})
     table = read_parquet(source, file) if file.kind == "parquet" else read_csv(source, file)
     if not table.num_rows:
         raise Fault(f"{file.name} has a header and no rows.")
@@ -33,11 +35,24 @@ def read_table(source: LabelledSource, file: CaseFile) -> Taken:
     split = None if source.split is None else folds_of(file, texts(table, source.split), source.split)
     ids = named_ids(file, [texts(table, name) for name in source.id_columns], source.id_columns, table.num_rows)
     order = None if source.is_stream or source.step is None else steps_of(file, table, source.step)
-    labels = texts(table, source.label)
-    return Taken(
-        name=file.name, ids=ids, values=values, channels=channels, labels=without_markers(labels, source), order=order,
-        splits=split,
-    )  # fmt: skip
+    labels = np.full(len(ids), None, object) if source.label is None else without_markers(texts(table, source.label), source)
+    return Taken(name=file.name, ids=ids, values=values, channels=channels, labels=labels, order=order, splits=split)
+
+
+def columns_of(source: LabelledSource, file: CaseFile) -> list[str]:
+    """The names of a file's columns."""
+    if file.kind == "parquet":
+        return read_schema(file).names
+    with open_text(file, source.encoding) as stream:
+        return next(iter(csv_rows(stream.readline(1 << 26), source, file)), [])
+
+
+def read_schema(file: CaseFile) -> pa.Schema:
+    try:
+        return pq.read_schema(file.path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = str(error).splitlines()[0][:120]
+        raise Fault(f"{file.name} is no whole Parquet file ({said}). Write or fetch it again.") from error
 
 
 def stamps_of(source: LabelledSource, file: CaseFile) -> pa.Table:
@@ -48,13 +63,11 @@ def stamps_of(source: LabelledSource, file: CaseFile) -> pa.Table:
 
 
 def read_parquet(source: LabelledSource, file: CaseFile) -> pa.Table:
+    names = read_schema(file).names
+    check_present(source, file, names)
     try:
-        schema = pq.read_schema(file.path)
-        check_present(source, file, schema.names)
-        return pq.ParquetFile(file.path).read(columns=wanted(source, schema.names))
+        return pq.ParquetFile(file.path).read(columns=wanted(source, names))
     except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, Fault):
-            raise
         raise Fault(
             f"{file.name} is no whole Parquet file ({str(error).splitlines()[0][:120]}). Write or fetch it again."
         ) from error

@@ -43,6 +43,7 @@ class Labelled(Receipt):
     longest: int
     classes: dict[str, int]  # cases of each
     num_unlabelled: int
+    unlabelled: tuple[str, ...]  # the first few of these cases
     has_splits: bool  # whether the source says which fold a case belongs to
     notes: dict[str, int]  # what was found or left out -> how often
 
@@ -62,10 +63,14 @@ class Table(BaseModel):
 
 
 @step(libraries=("numpy", "pyarrow", "tzdata"))
-def gather(files: list[CaseFile], source: dict, windows: LabelWindows | None, store: Store) -> Labelled:
-    """Read every file and store its cases; `source` is what `LabelledSource.to_read` keeps."""
+def gather(files: list[CaseFile], source: dict, windows: LabelWindows | None, needs_labels: bool, store: Store) -> Labelled:
+    """Read every file and store its cases; `source` is what `LabelledSource.to_read` keeps.
+
+    Args:
+        needs_labels: whether a file without the column of labels is at fault; what is to be labelled may lack it.
+    """
     given = LabelledSource.model_validate(source | {"uri": [file.path for file in files]})
-    parts = [read_file(given, file) for file in files]
+    parts = [read_file(given, file, needs_labels) for file in files]
     if given.is_stream:
         stamps = [instants(given, file, part) for file, part in zip(files, parts, strict=True)]
         gathered = cut_streams(given, parts, stamps, windows)
@@ -80,18 +85,19 @@ def gather(files: list[CaseFile], source: dict, windows: LabelWindows | None, st
             Labelled, stream=given.is_stream, channels=gathered.channels, num_rows=len(gathered.rows),
             num_cases=len(gathered.ids), shortest=int(gathered.lengths.min()), longest=int(gathered.lengths.max()),
             classes=count_labels(gathered.labels), num_unlabelled=sum(label is None for label in gathered.labels),
+            unlabelled=tuple(name for name, label in zip(gathered.ids, gathered.labels, strict=True) if label is None)[:5],
             has_splits=any(split is not None for split in gathered.splits), notes=gathered.notes,
         )  # fmt: skip
 
 
-def read_file(source: LabelledSource, file: CaseFile) -> Taken:
+def read_file(source: LabelledSource, file: CaseFile, needs_labels: bool = True) -> Taken:
     """The rows of one file; where it has no column of folds, its name may say which one it is."""
     if file.kind == "ts":
         part = read_ts(source, file)
     elif file.kind == "rows":
         part = read_rows(source, file)
     else:
-        part = read_table(source, file)
+        part = read_table(source, file, needs_labels)
     if part.splits is None and file.split and not source.is_stream:
         part.splits = np.full(len(part.ids), file.split, object)
     return part
@@ -136,9 +142,15 @@ def read_index(store: Store, labelled: Labelled) -> Table:
     )  # fmt: skip
 
 
-def read_cases(store: Store, labelled: Labelled, table: Table, classes: tuple[str, ...]) -> Cases:
-    """Every case with its values; its label is its place in `classes`, -1 where it has none of these."""
-    rows = pq.read_table(store.file(labelled, ROWS), page_checksum_verification=True)
+def read_cases(
+    store: Store, labelled: Labelled, table: Table, classes: tuple[str, ...], channels: tuple[str, ...] | None = None
+) -> Cases:
+    """Every case with its values; its label is its place in `classes`, -1 where it has none of these.
+
+    Args:
+        channels: which, and in which order; None for all as they come.
+    """
+    rows = pq.read_table(store.file(labelled, ROWS), page_checksum_verification=True).select(channels or labelled.channels)
     numbers = {name: at for at, name in enumerate(classes)}
     return Cases(
         rows=np.stack([column.to_numpy() for column in rows.columns], 1), starts=table.starts, lengths=table.lengths,

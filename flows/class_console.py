@@ -1,0 +1,95 @@
+"""What a person sees of a classifier on the command line."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+from flows.console import cached_steps, command, print_facts
+from models.errors import counted, shortlist
+
+METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro_f1": "macro F1", "log_loss": "log-loss"}
+NAMES = {"new": "new model", "live": "live model", "majority": "majority class"}
+
+
+def print_trained_classifier(trained, path: Path) -> None:
+    """Scores, verdict, and where everything is."""
+    click.echo(f"\n{trained.reason}\n")
+    for fold in ("test", "validation"):
+        for line in score_lines(trained, fold):
+            click.echo(line)
+        click.echo("")
+    if trained.left_out:
+        click.echo(f"{counted(trained.left_out, trained.what)} without a label left out")
+    facts = {
+        "classes": shortlist((f"{name} {count:,}" for name, count in trained.classes.items()), 12),
+        "report": trained.report,
+        "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}",
+    }
+    if trained.promoted or trained.scores["live"]:  # else there is nothing to label with
+        facts["table of labels"] = trained.forecast_table
+        facts["next"] = f"{command()} forecast {shlex.quote(str(path))}"
+    print_facts(facts)
+
+
+def score_lines(trained, fold: str) -> list[str]:
+    """Lines of a table: a row a model."""
+    fold_name = "cross-validation" if fold == "validation" and trained.cross_validated else f"{fold} fold"
+    rows = [f"{fold_name:<18}" + "".join(f"{name:<11}" for name in METRICS.values()).rstrip()]
+    for who, scores in trained.scores.items():
+        name = NAMES.get(who, who)
+        cells = "none yet" if scores is None else "".join(f"{scores[fold][metric]:<11.4f}" for metric in METRICS).rstrip()
+        rows.append(f"{name:<18}{cells}")
+    return rows
+
+
+def print_labelled(labelling, path: Path) -> None:
+    """What was written, where, and how to read it."""
+    counts = shortlist((f"{name} {count:,}" for name, count in labelling.counts.items()), 12)
+    click.echo(f"\n{counted(labelling.rows_written, 'rows')}: {counts}")
+    if labelling.known:
+        click.echo(f"The label is known for {labelling.known:,} of them: {100 * labelling.accuracy:.1f} % are right")
+    print_facts(
+        {
+            "table of labels": f"{labelling.forecast_table} (Delta Lake, version {labelling.table_version})",
+            "model": labelling.model[:12],
+            "read it": f"in Python, deltalake.DeltaTable({labelling.forecast_table!r}).to_pandas()",
+            "next": f"{command()} up {shlex.quote(str(path))}   (retrain and label on a schedule)",
+        }
+    )
+
+
+def print_checked_cases(checked, path: Path) -> None:
+    """What a source of labelled data holds."""
+    click.echo(f"\n{checked.described}")
+    for name, count in checked.classes.items():
+        click.echo(f"  {name:<24}{count:,}")
+    folds = ", ".join(f"{count:,} {fold}" for fold, count in checked.num_cases.items() if count)
+    click.echo(f"folds: {folds}" + (", as the source says" if checked.has_splits else ""))
+    for what, count in checked.notes.items():
+        if count and what != "windows in all":
+            click.echo(f"{what}: {count:,}")
+    if checked.num_unlabelled:
+        click.echo(f"{counted(checked.num_unlabelled, checked.what)} without a label")
+    print_facts({"cases": checked.folder, "took": f"{checked.seconds:.1f} s"})
+
+
+def print_classifier(shown) -> None:
+    """What a classifier is, a line for each thing that one asks of it."""
+    click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, classifier format {shown.format}")
+    windows = shown.windows
+    sees = "whole cases" if windows is None else f"windows of {counted(windows.lookback, 'steps')}, labelled by {windows.label}"
+    print_facts(
+        {
+            "tells apart": shortlist(shown.classes, 20),
+            "sees": f"{sees}; channels {shortlist(shown.channels, 12)}",
+            "trained on": shown.trained_on[:12],
+            "made with": ", ".join(f"{name} {version}" for name, version in sorted(shown.versions.items())),
+            "lies in": shown.folder,
+        }
+    )
+    for part, weight in zip(shown.members, shown.weights, strict=True):
+        seeds = f"{counted(len(part.seeds), 'seeds')} ({', '.join(map(str, part.seeds))})"
+        click.echo(
+            f"{'classifier':<18}{part.form}, {part.num_parameters:,} weights, {seeds}, {100 * weight:.0f} % of the blend"
+        )

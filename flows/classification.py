@@ -1,0 +1,100 @@
+"""The spec of a classification: what to tell apart, and in what."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.classification.folds import CaseFolds
+from models.classification.specs import (
+    AutoClassifierSpec,
+    ClassGateSpec,
+    ClassifierSpec,
+    FitSpec,
+    RocketSpec,
+    forms_of,
+    recipe,
+)
+from models.classification.windows import LabelWindows
+from models.networks import FitSettings
+from tasks.gather.source import LabelledSource
+from tasks.ingest.streams import find_encoding
+from tasks.ingest.timeline import parse_timezone
+
+NOT_HERE = {  # settings of fit that forecasting has alone
+    "loss": "a classifier learns by cross-entropy",
+    "level": "a classifier learns by cross-entropy",
+    "init": "a classifier begins with fresh weights",
+    "devices": "a classifier is trained by one process",
+}
+
+
+class LabelSpec(BaseModel):
+    """What `convcast forecast` labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str | tuple[str, ...] | None = Field(
+        None, description="files of cases to label, with or without labels; null: cases of the source that have none"
+    )
+    origin: datetime | None = Field(None, description="of a stream: the last stamp that is seen; null: the newest")
+
+
+class ClassificationSpec(BaseModel):
+    """Everything a pipeline needs to train, validate, promote and use a classifier."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of this line of models")
+    task: Literal["classification"]
+    store: str = Field(description="folder for everything the pipeline makes; relative to the spec's own file")
+    source: LabelledSource
+    folds: CaseFolds = CaseFolds()
+    windows: LabelWindows | None = Field(None, description="of a stream; cases are seen whole")
+    network: Annotated[AutoClassifierSpec | ClassifierSpec, Field(discriminator="kind")] = AutoClassifierSpec()
+    fit: FitSettings = FitSettings()
+    gate: ClassGateSpec = ClassGateSpec()
+    forecast: LabelSpec = LabelSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_kind(cls, values: Any) -> Any:
+        """Say which kind of network is meant where a spec does not."""
+        network = values.get("network", {}) if isinstance(values, dict) else None
+        return values | {"network": {"kind": "auto"} | network} if isinstance(network, dict) else values
+
+    @model_validator(mode="after")
+    def _fits_together(self):
+        """What no single section can check, before any task starts."""
+        parse_timezone(self.source.timezone)
+        find_encoding(self.source.encoding)
+        if self.source.is_stream and self.windows is None:
+            raise ValueError("source.timestamp makes it a stream, which is cut into windows; give windows.lookback")
+        if self.windows and not self.source.is_stream:
+            raise ValueError("windows are of a stream, and source.timestamp is not given; cases are seen whole. Leave them out")
+        if self.forecast.origin is not None and self.forecast.origin.tzinfo is None:
+            raise ValueError(
+                f"forecast.origin {self.forecast.origin.isoformat()} has no offset; write it as 2014-12-30T23:30+10:00"
+            )
+        if self.forecast.origin is not None and not self.source.is_stream:
+            raise ValueError("forecast.origin is of a stream, and source.timestamp is not given; leave it out")
+        for key, reason in NOT_HERE.items():
+            if getattr(self.fit, key) is not None:
+                raise ValueError(f"fit.{key} is {getattr(self.fit, key)!r}; {reason}. Leave it out")
+        _ = self.recipes  # raises where settings of fit do not suit one of them
+        return self
+
+    @property
+    def recipes(self) -> list[tuple[ClassifierSpec, FitSpec]]:
+        """The classifiers that the model is chosen from, and how each is fitted."""
+        try:
+            return [(network, recipe(network, self.fit)) for network in forms_of(self.network)]
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+    @property
+    def rival(self) -> tuple[ClassifierSpec, FitSpec] | None:
+        """What is trained beside the model to be held against it; None where it is one of its forms."""
+        if any(network.kind == "rocket" for network, _ in self.recipes):
+            return None
+        return RocketSpec(), recipe(RocketSpec(), FitSettings())
