@@ -36,12 +36,11 @@ def check_cases(spec: ClassificationSpec, store: Store, run: Run) -> CheckedCase
     check_labels(spec, labelled)
     folds, classes = fold(store, labelled, spec.folds)
     what = "windows" if labelled.stream else "cases"
-    steps = (
-        f"{labelled.shortest:,}" if labelled.shortest == labelled.longest else f"{labelled.shortest:,} to {labelled.longest:,}"
-    )
+    same = labelled.shortest == labelled.longest
+    steps = counted(labelled.longest, "steps") if same else f"{labelled.shortest:,} to {labelled.longest:,} steps"
     return CheckedCases(
         name=spec.name, tasks=run.tasks, what=what, classes=labelled.classes,
-        described=f"{counted(labelled.num_cases, what)} of {steps} steps and {counted(len(labelled.channels), 'channels')}, "
+        described=f"{counted(labelled.num_cases, what)} of {steps} and {counted(len(labelled.channels), 'channels')}, "
         f"{len(classes)} classes",
         num_cases={one: int((folds == one).sum()) for one in ("train", "validation", "test")}, has_splits=labelled.has_splits,
         num_unlabelled=labelled.num_unlabelled, notes=labelled.notes, folder=str(store.folder(labelled.step, labelled.key)),

@@ -10,6 +10,7 @@ from models.classification.specs import (
     AutoClassifierSpec,
     ClassGateSpec,
     ClassifierSpec,
+    Decision,
     FitSpec,
     RocketSpec,
     forms_of,
@@ -53,6 +54,7 @@ class ClassificationSpec(BaseModel):
     windows: LabelWindows | None = Field(None, description="of a stream; cases are seen whole")
     network: Annotated[AutoClassifierSpec | ClassifierSpec, Field(discriminator="kind")] = AutoClassifierSpec()
     fit: FitSettings = FitSettings()
+    decision: Decision = "probable"
     gate: ClassGateSpec = ClassGateSpec()
     forecast: LabelSpec = LabelSpec()
 

@@ -81,7 +81,7 @@ def classifier_steps(spec: ClassificationSpec, store: Store, run: Run) -> ClassO
     check_same_line(live, spec)
     labelled = gathered(spec, store)
     check_labels(spec, labelled)
-    shape, forms = (labelled, spec.folds, spec.windows), len(spec.recipes) > 1
+    shape, forms = (labelled, spec.folds, spec.windows, spec.decision), len(spec.recipes) > 1
     tried = {
         form_name(network): train_classifier(
             *shape, network, fit, store, label=f"train_{form_name(network)}" if forms else None

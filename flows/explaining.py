@@ -13,13 +13,11 @@ from tasks.storage import Store
 
 def explaining(spec: AnySpec) -> list[Planned]:
     """Each step of a training run with this spec: cached, or what makes it run."""
-    classifies = spec.task == "classification"
-    if not classifies:
-        check_networks(spec)
+    check_networks(spec)
     planned: list[Planned] = []
     token = plan.set(planned)
     try:
-        steps = classifier_steps if classifies else training_steps
+        steps = classifier_steps if spec.task == "classification" else training_steps
         steps(spec, Store(spec.store), Run(id="plan", now=datetime.now(UTC), journal=Journal()))
     finally:
         plan.reset(token)

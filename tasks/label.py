@@ -68,8 +68,9 @@ def label(
     which = waiting(labelled, table, folds, origin, everything)
     cases = read_cases(store, labelled, table, model.classes, model.channels).pick(which)
     found = bundle.probabilities(cases)
-    said = np.array(model.classes, object)[found.argmax(1)]
-    rows = rows_of(table, which, said, found, model.classes)
+    taken = bundle.decide(found)
+    said = np.array(model.classes, object)[taken]
+    rows = rows_of(table, which, taken, found, model.classes)
     rows |= {"model": [f"{name}@{model.digest[:12]}"] * len(which), "model_digest": [model.digest] * len(which)}
     rows |= {"run_id": [run_id] * len(which), "created_at": [now] * len(which)}
     locks, holder = LeasedLocks(store.locks), f"{run_id}-label"
@@ -131,14 +132,14 @@ def waiting(labelled: Labelled, table: Table, folds: CaseFolds, origin: datetime
     return np.array(chosen)
 
 
-def rows_of(table: Table, which: np.ndarray, said: np.ndarray, found: np.ndarray, classes: tuple[str, ...]) -> dict:
+def rows_of(table: Table, which: np.ndarray, taken: np.ndarray, found: np.ndarray, classes: tuple[str, ...]) -> dict:
     """The columns of the table that say what was labelled, and how."""
     origins = [None] * len(which) if table.origins is None else table.origins[which].tolist()
     return {
         "series_id": [table.ids[at] for at in which],
         "origin": pa.array(origins, pa.int64()).cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC")),
-        "label": said.tolist(),
-        "probability": found.max(1).tolist(),
+        "label": [classes[at] for at in taken],
+        "probability": found[np.arange(len(taken)), taken].tolist(),
         "probabilities": [list(zip(classes, row, strict=True)) for row in found.tolist()],
     }
 

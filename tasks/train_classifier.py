@@ -25,7 +25,7 @@ from models.classification.choice import choose_members, parts_of
 from models.classification.fit import fit_classifier, predict, shape_of
 from models.classification.folds import CaseFolds
 from models.classification.networks import build_classifier
-from models.classification.specs import ClassifierSpec, form_name
+from models.classification.specs import ClassifierSpec, Decision, form_name
 from models.classification.windows import LabelWindows
 from models.errors import Fault, counted
 from models.specs import FitSpec
@@ -66,7 +66,13 @@ class ClassModel(Receipt):
 
 @step(libraries=("numpy", "pyarrow", "safetensors", "torch"))
 def train_classifier(
-    labelled: Labelled, folds: CaseFolds, windows: LabelWindows | None, network: ClassifierSpec, fit: FitSpec, store: Store
+    labelled: Labelled,
+    folds: CaseFolds,
+    windows: LabelWindows | None,
+    decision: Decision,
+    network: ClassifierSpec,
+    fit: FitSpec,
+    store: Store,
 ) -> ClassModel:
     """Fit the classifier on the cases to train on, and on parts of them to see what it says of the others."""
     call = this_call()
@@ -85,7 +91,7 @@ def train_classifier(
         ClassDescription(
             format=FORMAT, members=(ClassMember(network=network, seeds=fit.seeds),), shape=shape, classes=data.classes,
             shares=tuple(np.bincount(training.labels, minlength=len(data.classes)) / len(training)), channels=labelled.channels,
-            windows=windows, blend=choice.blend, trained_on=digest_of_cases(data),
+            windows=windows, blend=choice.blend, decision=decision, trained_on=digest_of_cases(data),
             versions={name: version(name) for name in ("numpy", "safetensors", "torch")},
         ),
         [[one.weights for one in fitted]],

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from models.classification.bundle import Classifier
 from models.classification.folds import CaseFolds
-from models.classification.metrics import class_scores, confusion, reliability
+from models.classification.metrics import class_scores, confusion, decide, reliability
 from models.classification.where import occlusion
 from tasks.gather.folding import Folded, open_folds
 from tasks.gather.task import Labelled
@@ -44,15 +44,17 @@ def validate_classifier(
         "test": probabilities(bundle, data, data.of("test")) if model else majority(data, data.of("test")),
     }
     labels = {fold: data.cases.labels[which] for fold, which in picked.items()}
-    detail = {fold: described(found[fold], labels[fold], data.classes) for fold in SCORED_FOLDS}
+    shares = majority(data, data.of("test")[:1])[0] if bundle and bundle.description.decision == "balanced" else None
+    said = {fold: decide(found[fold], shares) for fold in SCORED_FOLDS}
+    detail = {fold: described(found[fold], said[fold], labels[fold], data.classes) for fold in SCORED_FOLDS}
     if bundle and explain:
-        detail["examples"] = examples(bundle, data, found["test"], labels["test"])
+        detail["examples"] = examples(bundle, data, found["test"], said["test"], labels["test"])
     with store.draft(this_call()) as draft:
         draft.write_json("detail.json", detail)
-        draft.write_table("predictions.parquet", predictions(data, picked, found))
+        draft.write_table("predictions.parquet", predictions(data, picked, found, said))
         return draft.commit(
             ClassScores, model=model.digest if model else None,
-            scores={fold: class_scores(found[fold], labels[fold]) for fold in SCORED_FOLDS},
+            scores={fold: class_scores(found[fold], labels[fold], said[fold]) for fold in SCORED_FOLDS},
             num_cases={fold: len(which) for fold, which in picked.items()},
         )  # fmt: skip
 
@@ -101,17 +103,17 @@ def held_out_probabilities(data: Folded, bundle: Classifier, model: ClassModel, 
     return found
 
 
-def described(found: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict:
+def described(found: np.ndarray, said: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict:
     """What a report shows of one fold."""
-    counts = confusion(found, labels)
-    occur, said, right = counts.sum(1), counts.sum(0), np.diag(counts)
+    counts = confusion(said, labels, len(classes))
+    occur, taken, right = counts.sum(1), counts.sum(0), np.diag(counts)
     return {
         "confusion": counts.tolist(),
         "reliability": [asdict(one) for one in reliability(found, labels)],
         "classes": [
             {
-                "name": name, "cases": int(occur[at]), "found": int(said[at]),
-                "precision": float(right[at] / said[at]) if said[at] else None,
+                "name": name, "cases": int(occur[at]), "found": int(taken[at]),
+                "precision": float(right[at] / taken[at]) if taken[at] else None,
                 "recall": float(right[at] / occur[at]) if occur[at] else None,
             }
             for at, name in enumerate(classes)
@@ -119,9 +121,9 @@ def described(found: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -
     }  # fmt: skip
 
 
-def examples(bundle: Classifier, data: Folded, found: np.ndarray, labels: np.ndarray) -> list[dict]:
+def examples(bundle: Classifier, data: Folded, found: np.ndarray, said: np.ndarray, labels: np.ndarray) -> list[dict]:
     """A few test cases, the surest mistakes among them, and how much each stretch of them spoke for what was said."""
-    sure, wrong = found.max(1), found.argmax(1) != labels
+    sure, wrong = found[np.arange(len(said)), said], said != labels
     mistakes = np.flatnonzero(wrong)[np.argsort(-sure[wrong], kind="stable")][: SHOWN // 2]
     right = np.flatnonzero(~wrong)[np.argsort(-sure[~wrong], kind="stable")]
     spread = right[np.linspace(0, len(right) - 1, min(len(right), SHOWN - len(mistakes))).astype(int)] if len(right) else right
@@ -129,12 +131,11 @@ def examples(bundle: Classifier, data: Folded, found: np.ndarray, labels: np.nda
     shown, which = [], data.of("test")
     for at in chosen:
         case = data.cases.pick(which[[at]])
-        values, said = case.values(0), int(found[at].argmax())
-        own = bundle.description.classes.index(data.classes[said])
+        values, own = case.values(0), bundle.description.classes.index(data.classes[said[at]])
         shown.append(
             {
-                "id": data.table.ids[which[at]], "label": data.classes[labels[at]], "said": data.classes[said],
-                "probability": float(found[at, said]), "values": [[nullable(one) for one in row] for row in values.T.tolist()],
+                "id": data.table.ids[which[at]], "label": data.classes[labels[at]], "said": data.classes[said[at]],
+                "probability": float(sure[at]), "values": [[nullable(one) for one in row] for row in values.T.tolist()],
                 "weight": occlusion(bundle.probabilities, case, own).tolist(),
             }
         )  # fmt: skip
@@ -145,11 +146,13 @@ def nullable(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def predictions(data: Folded, picked: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> pa.Table:
+def predictions(
+    data: Folded, picked: dict[str, np.ndarray], found: dict[str, np.ndarray], said: dict[str, np.ndarray]
+) -> pa.Table:
     """A row a case that was scored: its fold, label, what was said, and how sure."""
     names = np.array(data.classes)
     which = np.concatenate(list(picked.values()))
-    every = np.concatenate([found[fold] for fold in picked])
+    every, taken = (np.concatenate([each[fold] for fold in picked]) for each in (found, said))
     return pa.table(
         {
             "fold": [fold for fold, own in picked.items() for _ in own],
@@ -158,7 +161,7 @@ def predictions(data: Folded, picked: dict[str, np.ndarray], found: dict[str, np
                 data.table.origins[which] if data.table.origins is not None else [None] * len(which), pa.int64()
             ),
             "label": names[data.cases.labels[which]],
-            "predicted": names[every.argmax(1)],
-            "probability": every.max(1),
+            "predicted": names[taken],
+            "probability": every[np.arange(len(taken)), taken],
         }
     )

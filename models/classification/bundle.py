@@ -20,8 +20,9 @@ from models.bundle import by_member, load_weights
 from models.classification.cases import Cases
 from models.classification.choice import Blend
 from models.classification.fit import predict
+from models.classification.metrics import decide
 from models.classification.networks import build_classifier
-from models.classification.specs import ClassifierSpec, Shape
+from models.classification.specs import ClassifierSpec, Decision, Shape
 from models.classification.windows import LabelWindows
 from models.errors import Fault
 from models.soundness import brief, check_weights
@@ -52,6 +53,7 @@ class ClassDescription(BaseModel):
     channels: tuple[str, ...]
     windows: LabelWindows | None  # of a stream
     blend: Blend  # how members make one probability, and how sure that is
+    decision: Decision = "probable"
     trained_on: str  # digest of the cases
     versions: dict[str, str]
 
@@ -92,6 +94,11 @@ class Classifier:
     def probabilities(self, cases: Cases) -> np.ndarray:
         """(N, K), rows that add up to one."""
         return self.description.blend.probabilities(self.logits(cases))
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """The class (N,) that each case is put into."""
+        balanced = self.description.decision == "balanced"
+        return decide(probabilities, np.array(self.description.shares) if balanced else None)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.classification.metrics import SMALLEST
 
-TEMPERATURES = np.exp(np.linspace(np.log(0.05), np.log(20), 121))
+TEMPERATURES = np.exp(np.linspace(np.log(0.1), np.log(10), 121))
 PRIOR = 4.0  # cases' worth of belief that a temperature is 1: of few cases, little is learned
 DOUBT = 1.0  # standard errors by which a single member has to be better than the blend
 
@@ -23,12 +23,17 @@ class Blend(BaseModel):
     weights: tuple[float, ...]  # (M,) that add up to one
     temperatures: tuple[float, ...]  # (M,) by which each member's logits are divided
     temperature: float  # by which the logarithm of their mean is divided
+    doubt: float  # share of every probability that is dealt out evenly: some cases without a mistake prove no certainty
 
     def probabilities(self, logits: list[np.ndarray]) -> np.ndarray:
         """The probabilities (N, K) that M times (N, K) logits make together."""
         each = [softmax(one, heat) for one, heat in zip(logits, self.temperatures, strict=True)]
         mean = sum(weight * one for weight, one in zip(self.weights, each, strict=True))
-        return softmax(np.log(np.maximum(mean, 1e-30)), self.temperature)
+        return doubted(softmax(np.log(np.maximum(mean, 1e-30)), self.temperature), self.doubt)
+
+
+def doubted(probabilities: np.ndarray, doubt: float) -> np.ndarray:
+    return (1 - doubt) * probabilities + doubt / probabilities.shape[1]
 
 
 @dataclass(frozen=True)
@@ -72,21 +77,25 @@ def choose_members(logits: list[np.ndarray], labels: np.ndarray) -> Choice:
 
 
 def fit_blend(logits: list[np.ndarray], labels: np.ndarray) -> Blend:
-    """Members in equal parts, each at the temperature that suits it, and all of them together at one more."""
-    heats = tuple(fit_temperature(one, labels) for one in logits)
-    share = (1 / len(logits),) * len(logits)
-    plain = Blend(weights=share, temperatures=heats, temperature=1.0)
+    """Members in equal parts, each at the temperature that suits it, and all of them together at one more.
+
+    Doubt is what the rule of succession leaves after so many cases without a mistake.
+    """
+    doubt = 1 / (len(labels) + 2)
+    heats = tuple(fit_temperature(one, labels, doubt) for one in logits)
+    plain = Blend(weights=(1 / len(logits),) * len(logits), temperatures=heats, temperature=1.0, doubt=0.0)
     if len(logits) == 1 or not len(labels):
-        return plain
+        return plain.model_copy(update={"doubt": doubt})
     together = np.log(np.maximum(plain.probabilities(logits), 1e-30))
-    return plain.model_copy(update={"temperature": fit_temperature(together, labels)})
+    return plain.model_copy(update={"temperature": fit_temperature(together, labels, doubt), "doubt": doubt})
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, doubt: float) -> float:
     """What logits (N, K) are to be divided by for the lowest log-loss (Guo et al. 2017, section 4.2); near 1 of few cases."""
     if not len(labels):
         return 1.0
-    costs = [losses_of(softmax(logits, heat), labels).sum() + PRIOR * np.log(heat) ** 2 for heat in TEMPERATURES]
+    said = [doubted(softmax(logits, heat), doubt) for heat in TEMPERATURES]
+    costs = [losses_of(one, labels).sum() + PRIOR * np.log(heat) ** 2 for one, heat in zip(said, TEMPERATURES, strict=True)]
     return float(TEMPERATURES[int(np.argmin(costs))])
 
 

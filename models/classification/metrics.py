@@ -19,25 +19,29 @@ class Bin:
     accuracy: float
 
 
-def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def decide(probabilities: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
+    """The class (N,) that each case is put into: the most probable one, or the one that most exceeds its share (K,)."""
+    return (probabilities if shares is None else probabilities / np.maximum(shares, SMALLEST)).argmax(1)
+
+
+def confusion(said: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """How often a case of class i was taken for class j, (K, K) at [i, j]."""
-    num_classes = probabilities.shape[1]
     found = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(found, (labels, probabilities.argmax(1)), 1)
+    np.add.at(found, (labels, said), 1)
     return found
 
 
-def class_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Every metric of probabilities (N, K) for labels (N,).
+def class_scores(probabilities: np.ndarray, labels: np.ndarray, said: np.ndarray) -> dict[str, float]:
+    """Every metric of probabilities (N, K), and of the classes (N,) that cases were put into, for labels (N,).
 
-    - accuracy: share of the cases whose most probable class is right
+    - accuracy: share of the cases that were put into the right class
     - balanced_accuracy: the mean over classes of that share, so that rare classes count as much as common ones
     - macro_f1: the mean over classes of the harmonic mean of precision and recall; 0 for a class never found. Both are means
       over the classes that occur among the labels
-    - log_loss: the mean of -ln(probability of the right class)
+    - log_loss: the mean of -ln(probability of the right class), whatever class a case was put into
     - calibration_error: how far confidence lies from accuracy, weighted over ten bins of confidence (Guo et al. 2017, eq. 3)
     """
-    counts = confusion(probabilities, labels)
+    counts = confusion(said, labels, probabilities.shape[1])
     occur, right = counts.sum(1), np.diag(counts)
     present = occur > 0
     f1 = 2 * right / np.maximum(occur + counts.sum(0), 1)

@@ -42,6 +42,12 @@ class RocketSpec(BaseModel):
     features: int = Field(10_000, ge=84, description="about so many")
 
 
+Decision = Annotated[
+    Literal["probable", "balanced"],
+    Field(
+        description="the class a case is put into: the most probable, or, for rare ones, the one that most exceeds its share"
+    ),
+]
 ClassifierSpec = Annotated[ReferenceClassifierSpec | ResidualClassifierSpec | RocketSpec, Field(discriminator="kind")]
 FORMS = (ResidualClassifierSpec(), RocketSpec())
 

@@ -52,7 +52,7 @@ def read_ts(source: LabelledSource, file: CaseFile) -> Taken:
         Fault: there are no data, cases have different numbers of channels, or a value is no number.
     """
     none = {*USUAL_MARKERS, *source.missing_markers, "?"}
-    cases, labels, lines, labelled, begun = [], [], [], True, False
+    cases, labels, lines, labelled, begun, listed = [], [], [], True, False, set()
     with open_text(file, source.encoding) as stream:
         for line, raw in enumerate(stream, 1):
             text = raw.decode(errors="replace").strip()
@@ -62,11 +62,13 @@ def read_ts(source: LabelledSource, file: CaseFile) -> Taken:
                 word, _, rest = text.partition(" ")
                 begun = word.lower() == "@data"
                 if word.lower() == "@classlabel":
-                    labelled = rest.strip().lower().startswith("true")
+                    labelled, listed = rest.strip().lower().startswith("true"), set(rest.split()[1:])
                 continue
             parts = text.split(":")
             label = plain_label(parts.pop().strip()) if labelled else None
             where = f"{file.name} line {line:,}"
+            if listed and label is not None and label not in {plain_label(one) for one in listed}:
+                raise Fault(f"{where} ends in {label[:40]!r}, which @classLabel does not list. Mend the line or the list.")
             if any(STAMPED.match(part) for part in parts):
                 raise Fault(f"{where} has values with stamps; values alone are read. Write them in long form.")
             channels = [parsed(part.split(","), none, ".", where) for part in parts]

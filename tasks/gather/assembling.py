@@ -96,10 +96,14 @@ def sorted_rows(source: LabelledSource, parts: list[Taken], codes: np.ndarray, n
         at = int(np.flatnonzero(same)[0])
         one, other = sorted((int(order[at]), int(order[at + 1])))
         raise Fault(
-            f"Case {names[codes[one]]} has step {steps[one]} twice, at {place(one)} and {place(other)} "
+            f"Case {names[codes[one]]} has step {shown(steps[one])} twice, at {place(one)} and {place(other)} "
             f"({counted(int(same.sum()), 'such rows')}). Two cases may share a name, or rows were written twice; mend the file."
         )
     return order
+
+
+def shown(step) -> str:
+    return f"{step:g}" if isinstance(step, float) else str(step)
 
 
 def one_a_case(parts: list[Taken], what: str, codes: np.ndarray, order: np.ndarray, names: np.ndarray, place, key: str) -> list:

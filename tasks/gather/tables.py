@@ -15,7 +15,9 @@ from tasks.gather.files import FOLDS, CaseFile
 from tasks.gather.source import LabelledSource
 from tasks.ingest.sources import USUAL_MARKERS
 from tasks.ingest.streams import open_text
+from tasks.progress import say
 
+SAMPLE = 200  # values that tell whether a column is meant to hold numbers
 NO_LABEL = {mark for mark in USUAL_MARKERS if mark != "None"}  # which may well be the name of a class
 
 
@@ -31,6 +33,8 @@ def read_table(source: LabelledSource, file: CaseFile, needs_labels: bool = True
     if not table.num_rows:
         raise Fault(f"{file.name} has a header and no rows.")
     channels = channels_of(source, file, table)
+    if others := passed_over(source, table, channels):
+        say(f"{file.name}: columns of words are left out: {shortlist(others, 8)}")
     values = np.stack([numbers(source, file, table, name) for name in channels], 1)
     split = None if source.split is None else folds_of(file, texts(table, source.split), source.split)
     ids = named_ids(file, [texts(table, name) for name in source.id_columns], source.id_columns, table.num_rows)
@@ -144,12 +148,23 @@ def channels_of(source: LabelledSource, file: CaseFile, table: pa.Table) -> tupl
     return tuple(others)
 
 
+def passed_over(source: LabelledSource, table: pa.Table, channels: tuple[str, ...]) -> list[str]:
+    """The columns that are there and are not looked at."""
+    named = {source.label, source.step, source.split, *source.id_columns, *source.stamp_columns}
+    return [name for name in table.column_names if name not in named and name not in channels]
+
+
 def is_numeric(source: LabelledSource, column: pa.ChunkedArray) -> bool:
-    """Whether a column holds numbers and nothing else; text counts by what it reads as."""
+    """Whether a column is meant to hold numbers; text counts by what most of it reads as."""
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         values = to_numbers(source, column)
-        return values is not None and not np.isnan(values).all()
+        if values is not None:
+            return not np.isnan(values).all()
+        seen = column.slice(0, SAMPLE)  # a few words among many numbers are a fault, which is named
+        return (
+            sum(to_numbers(source, pa.chunked_array([[one.as_py()]], pa.string())) is not None for one in seen) > len(seen) / 2
+        )
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind)
 
 

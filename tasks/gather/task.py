@@ -108,8 +108,9 @@ def described(gathered: Gathered) -> str:
     what = "windows" if gathered.origins is not None else "cases"
     shortest, longest = gathered.lengths.min(), gathered.lengths.max()
     steps = counted(longest, "steps") if shortest == longest else f"{shortest:,} to {longest:,} steps"
-    classes = counted(len(count_labels(gathered.labels)), "classes" if len(count_labels(gathered.labels)) != 1 else "class")
-    return f"{counted(len(gathered.ids), what)} of {steps} and {counted(len(gathered.channels), 'channels')}, {classes}"
+    classes = len(count_labels(gathered.labels))
+    said = f"{classes:,} class" + ("es" if classes != 1 else "")
+    return f"{counted(len(gathered.ids), what)} of {steps} and {counted(len(gathered.channels), 'channels')}, {said}"
 
 
 def write_rows(path, gathered: Gathered) -> None:
