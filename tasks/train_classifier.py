@@ -21,7 +21,8 @@ from models.classification.bundle import (
     log_softmax,
 )
 from models.classification.cases import Cases
-from models.classification.choice import choose_members, parts_of
+from models.classification.choice import choose_members
+from models.classification.crossing import cross_validated
 from models.classification.fit import fit_classifier, predict, shape_of
 from models.classification.folds import CaseFolds
 from models.classification.networks import build_classifier
@@ -142,14 +143,9 @@ def held_out_logits(
     cases = data.cases.pick(data.validated)
     if data.is_held_out:
         return np.mean([asked(one.weights, cases) for one in fitted], 0)
-    parts = parts_of(cases.labels, folds.parts)
-    found = np.full((len(cases), len(data.classes)), np.nan)
-    for part in np.unique(parts[parts >= 0]):
-        rest = cases.pick(parts != part)
-        module = build_classifier(network, shape_of(rest, len(data.classes)))
-        module.load_state_dict(learn(rest, fit.seeds[0], f"part-{part}").weights)
-        found[parts == part] = log_softmax(predict(module.eval(), cases.pick(parts == part)))
-    return found
+    return cross_validated(
+        network, cases, len(data.classes), folds.parts, lambda rest, name: learn(rest, fit.seeds[0], name).weights
+    )
 
 
 def digest_of_cases(data: Folded) -> str:

@@ -29,12 +29,12 @@ def bent(values: Tensor, lengths: Tensor) -> Tensor:
     def drawn() -> Tensor:
         return torch.rand(batch, 1, device=values.device)
 
-    ends = (lengths[:, None] - 1).clamp(min=1)
-    place = torch.arange(steps, device=values.device)[None] / ends  # from 0 to 1
+    last = lengths[:, None] - 1
+    place = torch.arange(steps, device=values.device)[None] / last.clamp(min=1)  # from 0 to 1
     slow, fast = 2 * drawn() - 1, 2 * drawn() - 1
     place = place + WARP * (slow * (math.pi * place).sin() / math.pi + fast * (2 * math.pi * place).sin() / (2 * math.pi))
     share = 1 - CROP * drawn()
-    at = ((drawn() * (1 - share) + share * place).clamp(0, 1) * ends).clamp(max=steps - 1)
+    at = ((drawn() * (1 - share) + share * place).clamp(0, 1) * last).clamp(max=steps - 1)
     low = at.floor().long().clamp(max=steps - 2)
     part = (at - low)[:, None]
     index = low[:, None].expand_as(values)

@@ -10,7 +10,7 @@ from torch import nn
 
 from models.classification.cases import CaseBatch, Cases
 from models.classification.networks import build_classifier
-from models.classification.rocket import NUMBERS, Rocket, fit_rocket
+from models.classification.rocket import Rocket, cases_at_once, fit_rocket
 from models.classification.scaling import shape_of
 from models.classification.specs import ClassifierSpec
 from models.errors import Fault
@@ -100,8 +100,9 @@ def predict(network: nn.Module, cases: Cases) -> np.ndarray:
     """
     network.eval()
     found: np.ndarray | None = None
-    each = NUMBERS // (84 * 8) if isinstance(network, Rocket) else AT_ONCE
-    size = max(1, min(256, each // max(1, int(cases.lengths.max(initial=1)) * cases.num_channels)))
+    size = max(1, min(256, AT_ONCE // max(1, int(cases.lengths.max(initial=1)) * cases.num_channels)))
+    if isinstance(network, Rocket):
+        size = cases_at_once(cases)
     for which in cases.in_batches(size):
         batch = cases.batch(which)
         logits = network(batch.values, batch.lengths).double().numpy()

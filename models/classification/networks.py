@@ -172,12 +172,18 @@ class ResidualClassifier(nn.Module):
         for block, halved in zip(self.blocks, self.halved, strict=True):
             rows = block(rows, valid)
             if halved:
-                rows, lengths = F.avg_pool2d(rows, (1, 2), ceil_mode=True), (lengths + 1) // 2
+                rows, lengths = halve(rows, valid), (lengths + 1) // 2
                 valid = None if whole else inside(lengths, rows.shape[3])[:, None, None].float()
         pooled = rows.float().sum((2, 3)) / lengths[:, None]
         if self.with_largest:
             pooled = torch.cat([pooled, rows.float().amax((2, 3))], 1)
         return self.head(self.dropout(pooled))
+
+
+def halve(rows: Tensor, valid: Tensor | None) -> Tensor:
+    """The mean of every two steps of rows (B, W, 1, T), the last one of a case by itself where it has no partner."""
+    mean = F.avg_pool2d(rows, (1, 2), ceil_mode=True)
+    return mean if valid is None else mean / F.avg_pool2d(valid, (1, 2), ceil_mode=True).clamp(min=0.5)
 
 
 def differences(values: Tensor, mask: Tensor) -> Tensor:

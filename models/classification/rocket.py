@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.classification.cases import Cases
-from models.classification.choice import TEMPERATURES, losses_of, softmax
+from models.classification.cases import CaseBatch, Cases
+from models.classification.choice import PRIOR, TEMPERATURES, losses_of, softmax
 from models.classification.scaling import FLOOR, filled, inside, own_scale, scale_of
 from models.classification.specs import RocketSpec, Shape
 
@@ -22,7 +22,10 @@ MOST_DILATIONS = 32
 MOST_CHANNELS = 9  # that one kernel looks at
 STRENGTHS = np.logspace(-3, 3, 10)  # of the ridge
 NUMBERS = 1 << 24  # held at a time
+CACHED = 1 << 18  # held at a time where they are looked at again and again
 FEWER = 2_520  # features at most, where there are many cases
+MOST, TRIED = 20_000, 1_000  # cases that it learns from, and that the way to see them is chosen by
+USUAL_HEAT = 0.3  # by which scores between -1 and 1 are divided to be logits, as far as cases do not tell
 
 
 def dilations_of(length: int, features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,29 +84,50 @@ class Rocket(nn.Module):
             inner = torch.where(lengths[:, None] > 2 * reach, inner, mask)
             alternate = torch.arange(len(KERNELS), device=values.device) % 2 == at % 2
             valid = torch.where(alternate[:, None], mask[:, None], inner[:, None])  # (B, 84, T)
-            above = self.responses(ready, at)[:, :, None] > getattr(self, f"thresholds_{at}")[:, :, None]
-            share = (above & valid[:, :, None]).sum(3) / valid.sum(2).clamp(min=1)[:, :, None]
-            found.append(share.flatten(1))
+            made = self.responses(ready, at).masked_fill(~valid, -torch.inf)
+            thresholds = getattr(self, f"thresholds_{at}").unbind(1)  # one at a time: what is compared stays in the cache
+            above = torch.stack([(made > one[:, None]).float().sum(2) for one in thresholds], 2)
+            found.append((above / valid.sum(2).clamp(min=1)[:, :, None]).flatten(1))
         return torch.cat(found, 1)
 
     def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
         return self.head((self.features(values, lengths) - self.middle) / self.spread)
 
 
+def cases_at_once(cases: Cases) -> int:
+    """How many cases' responses fit a processor's cache, which is several times as fast as more of them."""
+    return max(1, CACHED // (len(KERNELS) * max(1, int(cases.lengths.max(initial=1)))))
+
+
 @torch.no_grad()
 def fit_rocket(network: Rocket, cases: Cases, shape: Shape, seed: int) -> float:
     """Set all that a rocket holds from cases; returns its log-loss by leave-one-out.
 
-    Values are seen as they are, or each case by its own scale, whichever has the lower error by leave-one-out.
+    Values are seen as they are, or each case by its own scale, whichever has the lower error by leave-one-out. Of very many
+    cases an even share is learned from, and of many an even share tells which way is better.
     """
     mean, std = scale_of(cases)
     network.mean.copy_(torch.from_numpy(mean)[:, None])
     network.std.copy_(torch.from_numpy(std)[:, None])
+    cases = even_share(cases, MOST)
     ways = (0.0,) if shape.alike else (0.0, 1.0)
-    tried = [attempt(network, cases, way, shape.num_classes, seed) for way in ways]
-    best = min(tried, key=lambda one: one[1])
-    network.load_state_dict(best[0])
-    return best[1]
+    some = even_share(cases, TRIED)
+    tried = [attempt(network, some, way, shape.num_classes, seed) for way in ways]
+    best = min(range(len(ways)), key=lambda at: tried[at][1])
+    state, loss = tried[best] if some is cases else attempt(network, cases, ways[best], shape.num_classes, seed)
+    network.load_state_dict(state)
+    return loss
+
+
+def even_share(cases: Cases, most: int) -> Cases:
+    """At most about so many cases, of each class its share, but one at the least."""
+    if len(cases) <= most:
+        return cases
+    by_class = np.argsort(cases.labels, kind="stable")
+    labels = cases.labels[by_class]
+    step = len(cases) / most
+    taken = np.concatenate([[True], (labels[1:] != labels[:-1]) | (np.diff(np.arange(len(cases)) // step) > 0)])
+    return cases.pick(np.sort(by_class[taken]))
 
 
 def attempt(network: Rocket, cases: Cases, own: float, num_classes: int, seed: int) -> tuple[dict[str, Tensor], float]:
@@ -112,7 +136,9 @@ def attempt(network: Rocket, cases: Cases, own: float, num_classes: int, seed: i
     set_thresholds(network, cases, np.random.default_rng(seed))
     features = features_of(network, cases)
     middle, spread = features.mean(0), features.std(0) + 1e-8
-    ridge = fit_ridge((features - middle) / spread, cases.labels, num_classes)
+    features -= middle
+    features /= spread
+    ridge = fit_ridge(features, cases.labels, num_classes)
     network.middle.copy_(torch.from_numpy(middle))
     network.spread.copy_(torch.from_numpy(spread))
     network.head.weight.copy_(torch.from_numpy(ridge.weights.T))
@@ -131,23 +157,27 @@ def set_thresholds(network: Rocket, cases: Cases, draw: np.random.Generator) -> 
     for at, count in enumerate(network.counts.tolist()):
         for kernel in range(num_kernels):
             network.seen[at, kernel, torch.from_numpy(draw.permutation(num_channels)[: int(2 ** draw.uniform(0, most))])] = 1
-        chosen = draw.integers(0, len(cases), num_kernels)
-        level = levels[begin : begin + count]
+        chosen, level = draw.integers(0, len(cases), num_kernels), levels[begin : begin + count]
         begin += count
-        for kernel, case in enumerate(chosen.tolist()):
-            batch = cases.batch(np.array([case]))
-            ready = network.prepared(batch.values, inside(batch.lengths, batch.values.shape[2]))
-            weights = (network.kernels[kernel] * network.seen[at, kernel][:, None])[None]
-            dilation = int(network.dilations[at])
-            made = F.conv1d(ready, weights, padding=4 * dilation, dilation=dilation)[0, 0]
-            getattr(network, f"thresholds_{at}")[kernel] = torch.quantile(made, level)
+        size = max(1, NUMBERS // (num_channels * int(cases.lengths.max())))
+        for some in np.split(np.arange(num_kernels), range(size, num_kernels, size)):
+            made = own_responses(network, cases.batch(chosen[some]), at, torch.from_numpy(some))
+            getattr(network, f"thresholds_{at}")[some] = torch.nanquantile(made, level, dim=1).T
+
+
+def own_responses(network: Rocket, batch: CaseBatch, at: int, kernels: Tensor) -> Tensor:
+    """What each of some kernels makes of a case of its own, (B, T), NaN past its end."""
+    mask, dilation = inside(batch.lengths, batch.values.shape[2]), int(network.dilations[at])
+    ready = network.prepared(batch.values, mask).flatten(0, 1)[None]  # (1, B * C, T), a group of channels a kernel
+    weights = network.kernels[kernels][:, None] * network.seen[at, kernels][:, :, None]
+    made = F.conv1d(ready, weights, padding=4 * dilation, dilation=dilation, groups=len(kernels))[0]
+    return made.masked_fill(~mask, torch.nan)
 
 
 def features_of(network: Rocket, cases: Cases) -> np.ndarray:
     """The features (N, F) of all cases."""
     found = np.empty((len(cases), len(network.middle)), np.float32)
-    size = max(1, NUMBERS // (len(KERNELS) * int(network.counts.max()) * int(cases.lengths.max())))
-    for which in cases.in_batches(size):
+    for which in cases.in_batches(cases_at_once(cases)):
         batch = cases.batch(which)
         found[which] = network.features(batch.values, batch.lengths).numpy()
     return found
@@ -161,33 +191,45 @@ class Ridge:
 
 
 def fit_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Ridge:
-    """The ridge, scaled so that a softmax of what it says has the lowest log-loss by leave-one-out.
+    """The ridge, scaled so that a softmax of what it says has a low log-loss by leave-one-out.
 
-    All leave-one-out errors follow in closed form from one decomposition (Rifkin and Lippert 2007).
+    All leave-one-out errors follow in closed form from one decomposition (Rifkin and Lippert 2007), of products between cases
+    or between features, whichever are fewer. How sure it is leans towards `USUAL_HEAT`: of few cases all may be right.
+
+    Args:
+        features: float32, of mean 0 over the cases.
     """
     wanted = np.where(labels[:, None] == np.arange(num_classes), 1.0, -1.0)
     centre = wanted.mean(0)
     wanted = wanted - centre
-    wide = features.astype(np.float64)
-    dual = len(wide) <= wide.shape[1]
-    values, vectors = np.linalg.eigh(wide @ wide.T if dual else wide.T @ wide)
+    dual = len(features) <= features.shape[1]
+    values, vectors = np.linalg.eigh(products(features.T if dual else features))
     values = np.maximum(values, 0)
-    basis = vectors if dual else wide @ vectors / np.sqrt(np.maximum(values, 1e-12))
-    projected = basis.T @ wanted
+    basis = vectors if dual else features @ (vectors / np.sqrt(np.maximum(values, 1e-12))).astype(np.float32)
+    projected, squared = basis.T @ wanted, basis**2
     best = None
-    for strength in STRENGTHS * len(wide) / 100:
+    for strength in STRENGTHS * len(features) / 100:
         kept = values / (values + strength)
         said = basis @ (kept[:, None] * projected)
-        own = (basis**2) @ kept + 1 / len(wide)
+        own = squared @ kept + 1 / len(features)
         left_out = wanted - (wanted - said) / np.maximum(1 - own, 1e-6)[:, None]
         error = ((left_out - wanted) ** 2).mean()
         if best is None or error < best[0]:
             best = error, strength, left_out + centre
     _, strength, left_out = best
     if dual:
-        weights = wide.T @ (vectors @ ((vectors.T @ wanted) / (values + strength)[:, None]))
+        weights = features.T @ (vectors @ (projected / (values + strength)[:, None])).astype(np.float32)
     else:
-        weights = vectors @ ((vectors.T @ (wide.T @ wanted)) / (values + strength)[:, None])
-    losses = [losses_of(softmax(left_out, heat), labels).mean() for heat in TEMPERATURES]
-    heat = TEMPERATURES[int(np.argmin(losses))]
-    return Ridge(weights / heat, centre / heat, float(min(losses)))
+        weights = vectors @ (np.sqrt(values)[:, None] * projected / (values + strength)[:, None])
+    costs = [losses_of(softmax(left_out, heat), labels).sum() + PRIOR * np.log(heat / USUAL_HEAT) ** 2 for heat in TEMPERATURES]
+    heat = float(TEMPERATURES[int(np.argmin(costs))])
+    return Ridge(weights / heat, centre / heat, float(losses_of(softmax(left_out, heat), labels).mean()))
+
+
+def products(rows: np.ndarray) -> np.ndarray:
+    """rows.T @ rows in float64, without a copy of all rows in it."""
+    total = np.zeros((rows.shape[1],) * 2)
+    for begin in range(0, len(rows), 1024):
+        some = rows[begin : begin + 1024].astype(np.float64)
+        total += some.T @ some
+    return total

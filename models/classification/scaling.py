@@ -10,7 +10,7 @@ from models.classification.specs import Shape
 FAR = 8.0  # standard deviations beyond which a value is taken for this
 SMOOTH = 4.0  # a series whose steps are so many times smaller than its spread can be stretched without harm
 TENFOLD = 10.0  # cases whose spread differs by more are also shown with their own taken out
-MANY = 6_000  # cases from which on a rocket takes fewer features, so that its ridge can be solved
+MANY = 2_520  # cases from which on a rocket takes fewer features, so that its ridge can be solved
 FLOOR = 1e-3  # of a channel's spread, below which that of a case counts as none
 
 

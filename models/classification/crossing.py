@@ -1,0 +1,32 @@
+"""What a classifier says of the cases it is trained on, each asked of one that has not learned from it."""
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor
+
+from models.classification.bundle import log_softmax
+from models.classification.cases import Cases
+from models.classification.choice import parts_of
+from models.classification.fit import predict
+from models.classification.networks import build_classifier
+from models.classification.scaling import shape_of
+from models.classification.specs import ClassifierSpec
+
+
+def cross_validated(
+    network: ClassifierSpec, cases: Cases, num_classes: int, num_parts: int, learn: Callable[[Cases, str], dict[str, Tensor]]
+) -> np.ndarray:
+    """Log-probabilities (N, K) of all cases, NaN of the only case of a class, which is always learned from.
+
+    Args:
+        learn: the weights of a classifier fitted on some cases, which a name stands for.
+    """
+    parts = parts_of(cases.labels, num_parts)
+    found = np.full((len(cases), num_classes), np.nan)
+    for part in np.unique(parts[parts >= 0]):
+        rest = cases.pick(parts != part)
+        module = build_classifier(network, shape_of(rest, num_classes))
+        module.load_state_dict(learn(rest, f"part-{part}"))
+        found[parts == part] = log_softmax(predict(module.eval(), cases.pick(parts == part)))
+    return found

@@ -1,0 +1,102 @@
+"""Which of several classifiers, or the blend of all, held-out cases speak for, and how sure it is."""
+
+import numpy as np
+import pytest
+
+from models.classification.choice import Blend, choose_members, fit_temperature, losses_of, parts_of, softmax
+
+
+def said_by(truth: np.ndarray, right: float, sure: float, seed: int) -> np.ndarray:
+    """Logits of a classifier of two classes that is right so often and always equally sure."""
+    rng = np.random.default_rng(seed)
+    answer = np.where(rng.random(len(truth)) < right, truth, 1 - truth)
+    return sure * (np.arange(2) == answer[:, None]).astype(float)
+
+
+@pytest.fixture
+def truth() -> np.ndarray:
+    return np.random.default_rng(9).integers(0, 2, 400)
+
+
+def test_parts_deal_every_class_out_evenly():
+    labels = np.repeat([0, 1, 2], [10, 6, 3])
+    parts = parts_of(labels, 3, seed=1)
+    for label, most in ((0, 4), (1, 2), (2, 1)):
+        counts = np.bincount(parts[labels == label], minlength=3)
+        assert counts.max() == most
+        assert counts.min() >= most - 1
+    assert (parts_of(labels, 3, seed=1) == parts).all()
+    assert not (parts_of(labels, 3, seed=2) == parts).all()
+
+
+def test_the_only_case_of_a_class_is_never_held_out():
+    parts = parts_of(np.array([0, 1, 1, 1, 2, 2]), 3)
+    assert parts[0] == -1
+    assert (parts[1:] >= 0).all()
+
+
+def test_with_two_cases_a_class_one_of_them_is_always_left_to_learn_from():
+    labels = np.repeat(np.arange(52), 2)
+    parts = parts_of(labels, 3)
+    assert (np.bincount(parts) > 30).all()
+    for part in range(3):
+        assert set(labels[parts != part]) == set(range(52))
+
+
+def test_a_member_that_is_clearly_better_is_chosen_alone(truth):
+    choice = choose_members([said_by(truth, 0.97, 4, 1), said_by(truth, 0.55, 4, 2)], truth)
+    assert choice.chosen == (0,)
+    assert choice.blend.weights == (1.0,)
+    assert choice.losses[0] < choice.losses[2] < choice.losses[1]
+    assert choice.accuracies[0] == pytest.approx(0.97, abs=0.02)
+
+
+def test_members_that_are_equally_good_are_blended(truth):
+    choice = choose_members([said_by(truth, 0.85, 2, 1), said_by(truth, 0.85, 2, 2)], truth)
+    assert choice.chosen == (0, 1)
+    assert choice.blend.weights == (0.5, 0.5)
+    assert choice.losses[2] < min(choice.losses[:2])
+
+
+def test_few_cases_do_not_speak_against_the_blend():
+    few = np.array([0, 1, 0, 1])
+    better = np.array([[1.0, 0], [0, 1], [1, 0], [0, 0.2]])
+    worse = np.array([[1.0, 0], [0, 1], [0, 0.1], [0, 0.3]])
+    assert choose_members([better, worse], few).chosen == (0, 1)
+
+
+def test_without_a_case_held_out_the_choice_is_the_blend_as_it_is():
+    none = np.full((3, 2), np.nan)
+    choice = choose_members([none, none], np.array([0, 1, 1]))
+    assert choice.chosen == (0, 1)
+    assert choice.blend.temperatures == (1.0, 1.0)
+    assert np.isnan(choice.losses).all()
+
+
+def test_cases_that_a_member_always_learned_from_count_for_none(truth):
+    one, other = said_by(truth, 0.8, 2, 1), said_by(truth, 0.8, 2, 2)
+    one[:100], other[50:120] = np.nan, np.nan
+    kept = choose_members([one[120:], other[120:]], truth[120:])
+    assert choose_members([one, other], truth) == kept
+
+
+def test_a_temperature_makes_too_sure_a_classifier_as_sure_as_it_is_right(truth):
+    logits = said_by(truth, 0.8, 10, 1)
+    right = (logits.argmax(1) == truth).mean()
+    heat = fit_temperature(logits, truth)
+    assert heat == pytest.approx(10 / np.log(right / (1 - right)), rel=0.1)
+    assert losses_of(softmax(logits, heat), truth).mean() < 0.3 * losses_of(softmax(logits), truth).mean()
+
+
+def test_a_temperature_fitted_on_few_cases_stays_near_one():
+    logits = np.array([[3.0, 0], [0, 3.0], [0, 3.0]])
+    assert 0.6 < fit_temperature(logits, np.array([0, 1, 1])) < 1
+    assert 1 < fit_temperature(logits, np.array([1, 0, 1])) < 4
+
+
+def test_probabilities_of_a_blend_lie_between_those_of_its_members_and_add_up_to_one():
+    blend = Blend(weights=(0.5, 0.5), temperatures=(1.0, 2.0), temperature=1.0)
+    one, other = np.array([[2.0, 0, 0]]), np.array([[0.0, 2, 0]])
+    found = blend.probabilities([one, other])
+    assert found == pytest.approx((softmax(one) + softmax(other, 2.0)) / 2)
+    assert found.sum() == pytest.approx(1)
