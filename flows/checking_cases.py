@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from flows.classification import ClassificationSpec
-from flows.classifying import check_labels, gathered
+from flows.gathering import check_labels, gathered
 from flows.running import Run
 from models.errors import counted
 from tasks.gather.folding import fold

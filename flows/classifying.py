@@ -6,6 +6,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from flows.classification import ClassificationSpec
+from flows.gathering import check_labels, gathered
 from flows.running import Run
 from models.classification.specs import form_name
 from models.errors import Fault, shortlist
@@ -108,22 +109,6 @@ def classifier_steps(spec: ClassificationSpec, store: Store, run: Run) -> ClassO
     is_live = live is not None and live.model.digest == model.digest
     scores = {"new": new, "live": new if is_live else rivals.get("live model"), "majority": baseline} | beside
     return ClassOutcome(labelled, model, scores, promotion, page)
-
-
-def gathered(spec: ClassificationSpec, store: Store) -> Labelled:
-    """The source as cases."""
-    return gather(list_case_files(spec.source, store.downloads), spec.source.to_read(), spec.windows, True, store)
-
-
-def check_labels(spec: ClassificationSpec, labelled: Labelled) -> None:
-    """Raises a Fault where cases have no label and may not be left out; what a stream has not labelled yet always may."""
-    if isinstance(labelled, Unknown) or labelled.stream or spec.source.unlabelled == "skip" or not labelled.num_unlabelled:
-        return
-    raise Fault(
-        f"{labelled.num_unlabelled:,} of {labelled.num_cases:,} cases have no {spec.source.label or 'label'}: "
-        f"{shortlist(labelled.unlabelled)}. Give them one, or set source.unlabelled: skip to train without them; "
-        "convcast forecast labels them."
-    )
 
 
 def displaced_by(model: ClassModel, live: Live | None) -> ClassModel | None:

@@ -6,8 +6,9 @@ from models.classification.bundle import Classifier
 from models.classification.choice import choose_members
 from models.classification.folds import CaseFolds
 from models.classification.specs import form_name
-from tasks.gather.folding import open_folds
+from tasks.gather.opening import open_folds
 from tasks.gather.task import Labelled
+from tasks.held_out import read_held_out, write_held_out
 from tasks.policy import step, this_call
 from tasks.progress import say
 from tasks.storage import Store
@@ -16,9 +17,7 @@ from tasks.train_classifier import (
     ClassModel,
     num_parameters,
     read_classifier,
-    read_held_out,
     write_bundle,
-    write_held_out,
 )
 
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from models.classification.folds import CaseFolds, fold_cases
 from models.errors import Fault, shortlist
-from tasks.gather.task import Labelled, Table, read_cases, read_index
+from tasks.gather.opening import read_cases
+from tasks.gather.task import Labelled, Table, read_index
 from tasks.lease import LeasedLocks
 from tasks.policy import step
 from tasks.progress import say

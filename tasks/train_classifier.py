@@ -1,14 +1,11 @@
 """Train one form of classifier, once a seed, ask it for cases it has not learned from, and store the bundle."""
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from models.classification.bundle import (
@@ -23,22 +20,22 @@ from models.classification.bundle import (
 from models.classification.cases import Cases
 from models.classification.choice import choose_members
 from models.classification.crossing import cross_validated
-from models.classification.fit import fit_classifier, predict, shape_of
+from models.classification.fit import fit_classifier, num_steps, predict
 from models.classification.folds import CaseFolds
 from models.classification.networks import build_classifier
+from models.classification.scaling import shape_of
 from models.classification.specs import ClassifierSpec, Decision, form_name
 from models.classification.windows import LabelWindows
 from models.errors import Fault, counted
 from models.specs import FitSpec
-from models.training import Fitted
+from models.training import Checkpoint, Fitted
 from tasks.checkpoints import Keeper, forget, load_checkpoint
-from tasks.gather.folding import Folded, open_folds
+from tasks.gather.opening import Folded, open_folds
 from tasks.gather.task import Labelled
+from tasks.held_out import digest_of_cases, write_held_out
 from tasks.policy import step, this_call
 from tasks.progress import progress, say
 from tasks.storage import Draft, Receipt, Store
-
-HELD_OUT = "held_out.parquet"
 
 
 class ClassForm(BaseModel):
@@ -79,37 +76,35 @@ def train_classifier(
     call = this_call()
     data = open_folds(store, labelled, folds)
     checkpoints = store.folder("checkpoints", call.key)
-    training, shape = data.cases.pick(data.of("train")), shape_of(data.cases.pick(data.of("train")), len(data.classes))
-    kinds = "to train on, " + (
-        f"{len(data.validated):,} to validate" if data.is_held_out else f"cross-validated in {folds.parts}"
-    )
-    say(f"{counted(len(training), 'windows' if labelled.stream else 'cases')} {kinds}")
+    training = data.cases.pick(data.of("train"))
+    held = f"{len(data.validated):,} to validate" if data.is_held_out else f"cross-validated in {folds.parts}"
+    say(f"{counted(len(training), 'windows' if labelled.stream else 'cases')} to train on, {held}")
     learn = partial(fit_once, network, fit, len(data.classes), checkpoints)
     fitted = [learn(training, seed, f"seed-{seed}") for seed in fit.seeds]
-    held = held_out_logits(data, network, fit, folds, shape, learn, fitted)
-    choice = choose_members([held], data.cases.labels[data.validated])
-    bundle = Classifier(
-        ClassDescription(
-            format=FORMAT, members=(ClassMember(network=network, seeds=fit.seeds),), shape=shape, classes=data.classes,
-            shares=tuple(np.bincount(training.labels, minlength=len(data.classes)) / len(training)), channels=labelled.channels,
-            windows=windows, blend=choice.blend, decision=decision, trained_on=digest_of_cases(data),
-            versions={name: version(name) for name in ("numpy", "safetensors", "torch")},
-        ),
-        [[one.weights for one in fitted]],
+    logits = held_out_logits(data, network, fit, folds, learn, fitted)
+    choice = choose_members([logits], data.cases.labels[data.validated])
+    about = ClassDescription(
+        format=FORMAT, members=(ClassMember(network=network, seeds=fit.seeds),), shape=shape_of(training, len(data.classes)),
+        classes=data.classes, shares=tuple(np.bincount(training.labels, minlength=len(data.classes)) / len(training)),
+        channels=labelled.channels, windows=windows, blend=choice.blend, decision=decision, trained_on=digest_of_cases(data),
+        versions={name: version(name) for name in ("numpy", "safetensors", "torch")},
     )  # fmt: skip
-    curves = [
-        {"form": form_name(network), "seed": seed, "best_epoch": one.best_epoch, "epochs": one.history}
-        for seed, one in zip(fit.seeds, fitted, strict=True)
-    ]
+    bundle = Classifier(about, [[one.weights for one in fitted]])
     with store.draft(call) as draft:
-        write_bundle(draft, bundle, {"curves": curves})
-        write_held_out(draft, data, [held], choice.blend.probabilities([held]))
+        write_bundle(draft, bundle, {"curves": curves_of(network, fit, fitted)})
+        write_held_out(draft, data, [logits], choice.blend.probabilities([logits]))
         model = draft.commit(
             ClassModel, num_parameters=num_parameters(bundle), forms=(), classes=data.classes, channels=labelled.channels,
             windows=windows, num_cases=data.count(), cross_validated=not data.is_held_out,
         )  # fmt: skip
     forget(checkpoints)
     return model
+
+
+def curves_of(network: ClassifierSpec, fit: FitSpec, fitted: list[Fitted]) -> list[dict]:
+    """The loss curves, a seed each."""
+    pairs, form = zip(fit.seeds, fitted, strict=True), form_name(network)
+    return [{"form": form, "seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
 
 
 def fit_once(
@@ -120,15 +115,21 @@ def fit_once(
     resume = load_checkpoint(keeper.path)
     if resume:
         say(f"{name}: going on after epoch {resume.epoch}, step {resume.step:,}")
+    last_step, _ = num_steps(fit, len(cases))
+
+    def save(checkpoint: Checkpoint) -> None:  # epochs are short
+        if keeper.due() or checkpoint.step == last_step:
+            keeper.save(checkpoint)
+
     with progress(name, 1) as bar:
-        fitted = fit_classifier(network, fit, cases, num_classes, seed, resume, save=keeper.save, due=keeper.due)
+        fitted = fit_classifier(network, fit, cases, num_classes, seed, resume, save=save, due=keeper.due)
         last = fitted.history[-1] if fitted.history else {}
         bar.advance(1, f"loss {last['train']:.4f}" if "train" in last else "")
     return fitted
 
 
 def held_out_logits(
-    data: Folded, network: ClassifierSpec, fit: FitSpec, folds: CaseFolds, shape, learn, fitted: list[Fitted]
+    data: Folded, network: ClassifierSpec, fit: FitSpec, folds: CaseFolds, learn: Callable, fitted: list[Fitted]
 ) -> np.ndarray:
     """Log-probabilities (N, K) of the cases to validate on, NaN where a case was always learned from.
 
@@ -136,7 +137,7 @@ def held_out_logits(
     """
 
     def asked(weights: dict, cases: Cases) -> np.ndarray:
-        module = build_classifier(network, shape)
+        module = build_classifier(network, shape_of(data.cases.pick(data.of("train")), len(data.classes)))
         module.load_state_dict(weights)
         return log_softmax(predict(module.eval(), cases))
 
@@ -148,55 +149,10 @@ def held_out_logits(
     )
 
 
-def digest_of_cases(data: Folded) -> str:
-    """What a model was trained on, whatever order it came in."""
-    return hashlib.sha256("".join(sorted(identities(data, data.of("train")))).encode()).hexdigest()
-
-
-def identities(data: Folded, which: np.ndarray) -> list[str]:
-    """What each of some cases is known by, through all runs: its name, its origin and its values."""
-    origins = data.table.origins
-    return [
-        hashlib.sha256(
-            f"{data.table.ids[at]}\0{origins[at] if origins is not None else ''}\0".encode() + data.cases.values(at).tobytes()
-        ).hexdigest()
-        for at in which.tolist()
-    ]
-
-
 def write_bundle(draft: Draft, bundle: Classifier, history: dict) -> None:
     for name, content in dump_classifier(bundle).items():
         draft.write_bytes(name, content)
     draft.write_json("history.json", history)
-
-
-def write_held_out(draft: Draft, data: Folded, logits: list[np.ndarray], probabilities: np.ndarray) -> None:
-    """What was said of each case to validate on without having learned from it, member by member and in the end."""
-    columns = {"case": pa.array(identities(data, data.validated))}
-    names = [f"logits_{member}" for member in range(len(logits))]
-    for name, values in zip([*names, "probabilities"], [*logits, probabilities], strict=True):
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel().astype(np.float64)), values.shape[1])
-    draft.write_table(HELD_OUT, pa.table(columns))
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What a model said of cases before it had learned from them."""
-
-    cases: list[str]  # identities
-    logits: list[np.ndarray]  # M times (N, K)
-    probabilities: np.ndarray  # (N, K)
-
-
-def read_held_out(store: Store, model: ClassModel) -> HeldOut:
-    table = pq.read_table(store.file(model, HELD_OUT), page_checksum_verification=True)
-
-    def matrix(name: str) -> np.ndarray:
-        column = table[name].combine_chunks()
-        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-
-    names = sorted((name for name in table.column_names if name.startswith("logits_")), key=lambda name: int(name[7:]))
-    return HeldOut(table["case"].to_pylist(), [matrix(name) for name in names], matrix("probabilities"))
 
 
 def num_parameters(bundle: Classifier) -> int:

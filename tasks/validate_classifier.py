@@ -9,11 +9,12 @@ from models.classification.bundle import Classifier
 from models.classification.folds import CaseFolds
 from models.classification.metrics import class_scores, confusion, decide, reliability
 from models.classification.where import occlusion
-from tasks.gather.folding import Folded, open_folds
+from tasks.gather.opening import Folded, open_folds
 from tasks.gather.task import Labelled
+from tasks.held_out import identities, read_held_out
 from tasks.policy import step, this_call
 from tasks.storage import Receipt, Store
-from tasks.train_classifier import ClassModel, identities, read_classifier, read_held_out
+from tasks.train_classifier import ClassModel, read_classifier
 
 SCORED_FOLDS = ("validation", "test")
 SHOWN = 4  # cases of the test fold whose important stretches are shown

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.classification import ClassificationSpec, LabelSpec
 from flows.cli import commands
 from flows.spec import PipelineSpec, check_spec, load_spec, resolved
+from models.classification.windows import LabelWindows
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {"models": {"tasks", "flows", "prefect"}, "tasks": {"flows"}, "flows": set()}
@@ -92,15 +94,24 @@ def test_every_file_that_the_readme_names_exists():
         assert (ROOT / name).exists(), name
 
 
-def test_the_readmes_own_spec_is_one():
-    document = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL).group(1))
-    spec = check_spec(resolved(document, ROOT), "README.md")
-    assert spec.network.kind == "auto"
+def test_the_readmes_own_specs_are_some():
+    documents = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
+    specs = [check_spec(resolved(document, ROOT), "README.md") for document in documents]
+    assert [spec.task for spec in specs] == ["forecasting", "classification", "classification"]
+    assert all(spec.network.kind == "auto" for spec in specs)
 
 
 def test_the_readme_names_every_key_of_a_source():
     for key in PipelineSpec.model_fields["source"].annotation.model_fields:
         assert re.search(rf"\b{key}\b", README), key
+
+
+def test_the_readme_names_every_key_of_a_classification():
+    own = README.partition("## Tell classes apart")[2].partition("\n## ")[0]
+    sections = [ClassificationSpec, *(ClassificationSpec.model_fields[name].annotation for name in ("source", "folds", "gate"))]
+    for section in (*sections, LabelWindows, LabelSpec):
+        for key in section.model_fields:
+            assert re.search(rf"\b{key}\b", own), key
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "deployments").glob("*.yaml")), ids=lambda path: path.name)

@@ -5,7 +5,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from models.classification.cases import Cases
 from models.classification.windows import LabelWindows
 from models.errors import counted
 from tasks.gather.archive import read_rows, read_ts
@@ -140,20 +139,4 @@ def read_index(store: Store, labelled: Labelled) -> Table:
         ids=table["id"].to_pylist(), labels=table["label"].to_pylist(), splits=table["split"].to_pylist(),
         origins=table["origin"].to_numpy() if labelled.stream else None, starts=table["first"].to_numpy(),
         lengths=table["rows"].to_numpy(), series=[Part(**one) for one in store.read_json(labelled, "series.json")],
-    )  # fmt: skip
-
-
-def read_cases(
-    store: Store, labelled: Labelled, table: Table, classes: tuple[str, ...], channels: tuple[str, ...] | None = None
-) -> Cases:
-    """Every case with its values; its label is its place in `classes`, -1 where it has none of these.
-
-    Args:
-        channels: which, and in which order; None for all as they come.
-    """
-    rows = pq.read_table(store.file(labelled, ROWS), page_checksum_verification=True).select(channels or labelled.channels)
-    numbers = {name: at for at, name in enumerate(classes)}
-    return Cases(
-        rows=np.stack([column.to_numpy() for column in rows.columns], 1), starts=table.starts, lengths=table.lengths,
-        labels=np.array([numbers.get(label, -1) for label in table.labels], np.int64),
     )  # fmt: skip
