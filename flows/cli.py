@@ -45,6 +45,27 @@ def commands() -> None:
 
 
 @commands.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="YAML file to write; default: named after FILE."
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@AS_JSON
+def init(files: tuple[str, ...], output: Path | None, force: bool, as_json: bool) -> None:
+    """Look at data and write a spec for it, with a comment behind each guess.
+
+    FILE is a CSV, Parquet or .ts file, or several, a folder or a glob. Of a large one a part is looked at.
+    """
+    from flows.initialising import initialising, print_initialised
+
+    made = initialising(list(files), output, force)
+    if as_json:
+        click.echo(made.model_dump_json())
+    else:
+        print_initialised(made)
+
+
+@commands.command()
 @SPEC
 @AS_JSON
 def train(spec: Path, as_json: bool) -> None:

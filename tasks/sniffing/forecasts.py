@@ -1,0 +1,259 @@
+"""A spec of a forecast for what a sample seems to hold."""
+
+import numpy as np
+
+from models.errors import Fault, counted, shortlist
+from models.windows import FoldSpec, WindowSettings, steps_needed
+from tasks.ingest.timeline import calendar_seasons
+from tasks.sniffing.grouping import Groups, Kinds, find_groups
+from tasks.sniffing.roles import Roles, find_roles
+from tasks.sniffing.sample import Sample
+from tasks.sniffing.settings import Guess, Setting
+from tasks.sniffing.stamping import Stamps
+from tasks.sniffing.steps import Holes, Steps, find_steps, holes_in, usual_length
+
+DRAWN = 6  # steps of the longest hole that a line is drawn through; a longer one is hidden from the net
+FEW = 0.01  # share of rows that may be repeated, or lie off the grid, without a person having a look first
+SPARSE = 0.3  # share of absent rows above which they are no gaps
+LONGEST_HORIZON = 288
+FEWEST_STEPS = 12
+
+
+def guess_forecast(name: str, sample: Sample, stamps: Stamps, kinds: Kinds) -> Guess:
+    """A spec that forecasts, and why each line of it is as it is.
+
+    Raises:
+        Fault: there is nothing to forecast, or too little to learn from.
+    """
+    good = stamps.good
+    kept = Sample(sample.columns, sample.parts[good], sample.num_rows, sample.whole, sample.dialect, sample.twice)
+    kinds = rows_of(kinds, good)
+    micros = stamps.micros[good]
+    groups = find_groups(kinds, micros)
+    values = np.stack(list(kinds.numbers.values()), 1) if kinds.numbers else np.empty((len(micros), 0))
+    steps = find_steps(micros, groups.codes, kept.parts, values)
+    roles = find_roles(kinds, groups.columns, steps, [*kinds.words, *kinds.empty, *stamps.columns])
+    if roles is None:
+        raise Fault(
+            f"{name} has stamps in {stamps.columns[0]!r} and no column of numbers that varies beside them, so there is "
+            f"nothing to forecast. It has {shortlist(sample.columns, 12)}."
+        )
+    if steps.frequency is None:
+        raise Fault(
+            f"{name} has no series with three different stamps in {stamps.columns[0]!r}, so their step can not be told."
+        )
+    guess = Guess("forecasting")
+    guess.facts["stamps"] = f"{shown(stamps.columns)}, every {steps.frequency}" + (", taken for UTC" if stamps.naive else "")
+    say_stamps(guess, stamps, steps)
+    say_series(guess, groups, roles, steps)
+    say_roles(guess, roles, kinds, sample)
+    say_faults(guess, kept, kinds, roles, steps)
+    say_lengths(guess, steps, usual_length(steps, kept.parts))
+    return guess
+
+
+def rows_of(kinds: Kinds, good: np.ndarray) -> Kinds:
+    """The same of some rows."""
+    if good.all():
+        return kinds
+    numbers = {name: values[good] for name, values in kinds.numbers.items()}
+    return Kinds(numbers, {name: codes[good] for name, codes in kinds.words.items()}, kinds.texts, kinds.empty, kinds.markers)
+
+
+def shown(names) -> str:
+    return " and ".join(repr(name) for name in names)
+
+
+def say_stamps(guess: Guess, stamps: Stamps, steps: Steps) -> None:
+    """The lines on stamps, timezone and frequency."""
+    also = f"; also stamps: {shortlist(stamps.others)}" if stamps.others else ""
+    why = "dates and times of day" if len(stamps.columns) > 1 else "stamps"
+    guess.source.append(Setting("timestamp", stamps.setting, why + also))
+    say_form(guess, stamps)
+    if stamps.naive:
+        why = "the stamps have no offset: change it if they are of another clock, as Europe/Paris"
+    else:
+        why = "of the local clock, whose hours and days the net sees: change it if that is another, as Europe/Paris"
+    guess.source.append(Setting("timezone", "UTC", why))
+    guess.source.append(Setting("frequency", steps.frequency, "the most common step"))
+    if (bad := int((~stamps.good).sum())) > 0:
+        guess.doubts.append(f"{counted(bad, 'rows')} without a stamp that can be read; mend them or take them out")
+
+
+def say_form(guess: Guess, stamps: Stamps) -> None:
+    if stamps.form is None:
+        return
+    why = "how they are written"
+    if stamps.either:
+        why = f"{stamps.either} would fit as well: look whether days and months are the right way round"
+        guess.doubts.append(f"stamps may be {stamps.either} as well as {stamps.form}; look at source.timestamp_format")
+    guess.source.append(Setting("timestamp_format", stamps.form, why))
+
+
+def say_series(guess: Guess, groups: Groups, roles: Roles, steps: Steps) -> None:
+    """The lines on what names the series."""
+    if groups.columns:
+        named = groups.columns[0] if len(groups.columns) == 1 else list(groups.columns)
+        why = f"{groups.count:,} series in what was looked at: stamps come again, once for each"
+        guess.source.append(Setting("series_id", named, why))
+        guess.facts["series"] = f"{groups.count:,}, named by {shown(groups.columns)}"
+    elif roles.wide:
+        guess.source.append(Setting("wide", roles.wide_globs, f"{len(roles.wide)} columns of numbers, a series each"))
+        guess.facts["series"] = f"{len(roles.wide)}, a column each: {shortlist(roles.wide, 3)}"
+    else:
+        guess.facts["series"] = "one"
+
+
+def say_roles(guess: Guess, roles: Roles, kinds: Kinds, sample: Sample) -> None:
+    """The lines on target and covariates."""
+    others = [*roles.past, *roles.future, *roles.static, *(name for name in roles.left_out if not roles.wide)]
+    rest = f"; other numbers: {shortlist(others, 12)}" if others and not roles.wide else ""
+    guess.source.append(Setting("target", roles.target, roles.why + rest))
+    guess.facts["target"] = f"{roles.target!r}, {roles.why}"
+    past = "known up to the origin only"
+    if roles.known_perhaps:
+        past += f"; of these {shortlist(roles.known_perhaps)} may be known ahead: then list them as future_covariates"
+    for key, names, why in (
+        ("past_covariates", roles.past, past),
+        ("future_covariates", roles.future, "they go on where the target has ended"),
+        ("static_covariates", roles.static, "they never change within a series"),
+    ):
+        if names:
+            guess.source.append(Setting(key, names, why))
+    kinds_of = {"past": roles.past, "ahead": roles.future, "static": roles.static}
+    covariates = "; ".join(f"{what}: {shortlist(names, 6)}" for what, names in kinds_of.items() if names)
+    guess.facts["covariates"] = covariates or "none"
+    left = {**roles.left_out, **dict.fromkeys(kinds.empty, "empty"), **dict.fromkeys(sample.twice, "a name that comes twice")}
+    used = {
+        name
+        for one in guess.source
+        for name in (one.value if isinstance(one.value, list) else [one.value])
+        if isinstance(name, str)
+    }
+    left |= {name: "words" for name in kinds.words if name not in used}
+    if left:
+        guess.facts["left out"] = shortlist((f"{name} ({why})" for name, why in left.items()), 6)
+
+
+def say_faults(guess: Guess, sample: Sample, kinds: Kinds, roles: Roles, steps: Steps) -> None:
+    """The lines on faults: settings where they do no harm, and doubts where a person has to look."""
+    where = "" if sample.whole else " in what was looked at"
+    found: list[str] = []
+    if steps.backwards:
+        found.append("rows out of order")
+        why = f"{counted(steps.backwards, 'rows')}{where} come before an older one of the same series"
+        guess.source.append(Setting("order", "sort", why))
+    say_repeated(guess, steps, len(sample), where, found)
+    say_gaps(guess, steps, len(sample), where, found)
+    say_missing(guess, missing_of(kinds, roles, steps), where, found)
+    if steps.off_grid:
+        guess.doubts.append(
+            f"{counted(steps.off_grid, 'stamps')}{where} no whole number of {steps.frequency} steps after the first of their "
+            "series; training refuses them: resample, or set source.frequency"
+        )
+    guess.facts["faults"] = ", ".join(found) or f"none{where}"
+
+
+def say_repeated(guess: Guess, steps: Steps, rows: int, where: str, found: list[str]) -> None:
+    if not steps.repeated:
+        return
+    found.append(counted(steps.repeated, "repeated stamps"))
+    differ = steps.repeated - steps.copies
+    said = f"{counted(steps.repeated, 'rows')}{where} repeat a stamp of their series, {steps.copies:,} of them word for word"
+    harmless = differ <= FEW * rows
+    guess.source.append(
+        Setting("duplicates", "first" if harmless else "mean", said + "; the first counts" * harmless, not harmless)
+    )
+    if not harmless:
+        guess.doubts.append(
+            f"{said}; training refuses them: name what tells them apart as source.series_id, or set source.duplicates"
+        )
+
+
+def say_gaps(guess: Guess, steps: Steps, rows: int, where: str, found: list[str]) -> None:
+    gaps = steps.gaps
+    if not gaps.count:
+        return
+    found.append(counted(gaps.count, "absent rows"))
+    verb = "is" if gaps.count == 1 else "are"
+    said = f"{counted(gaps.count, 'rows')} {verb} absent{where}, the longest hole {counted(gaps.longest, 'steps')}"
+    if gaps.count > SPARSE * (rows + gaps.count):
+        guess.source.append(Setting("gaps", "mask", said, off=True))
+        guess.doubts.append(f"{said}: a step of {steps.frequency} may be wrong; look at source.frequency, or set source.gaps")
+        return
+    guess.source.append(Setting("gaps", *repair(gaps, said)))
+
+
+def repair(holes: Holes, said: str) -> tuple[str, str]:
+    """Draw a line through what is short and closed, hide what is not."""
+    if holes.longest <= DRAWN and not holes.open:
+        return "interpolate", said
+    return "mask", f"{said}: hidden from the net"
+
+
+def missing_of(kinds: Kinds, roles: Roles, steps: Steps) -> dict[str, Holes]:
+    """The empty values of each column that is used and has some."""
+    if roles.wide:
+        columns = {name: (kinds.numbers[name], kinds.numbers[name]) for name in roles.wide}
+        target = kinds.numbers[roles.wide[0]]
+    else:
+        target = kinds.numbers[roles.target]
+        columns = {roles.target: (target, target)}
+    columns |= {name: (kinds.numbers[name], target) for name in (*roles.past, *roles.future)}
+    found = {name: holes_in(steps, own, against) for name, (own, against) in columns.items()}
+    return {name: holes for name, holes in found.items() if holes.count}
+
+
+def say_missing(guess: Guess, missing: dict[str, Holes], where: str, found: list[str]) -> None:
+    if not missing:
+        return
+    total = Holes(
+        sum(one.count for one in missing.values()), max(one.longest for one in missing.values()),
+        sum(one.open for one in missing.values()),
+    )  # fmt: skip
+    found.append(counted(total.count, "empty values"))
+    said = (
+        f"{counted(total.count, 'values')} of {shortlist(missing, 3)} {'is' if total.count == 1 else 'are'} empty{where}, "
+        f"the longest hole {counted(total.longest, 'steps')}"
+    )
+    guess.source.append(Setting("missing", *repair(total, said)))
+
+
+def say_lengths(guess: Guess, steps: Steps, length: int) -> None:
+    """The lines on folds and windows.
+
+    Raises:
+        Fault: the series are too short for any.
+    """
+    if length < FEWEST_STEPS:
+        raise Fault(
+            f"A typical series has {counted(length, 'steps')} of {steps.frequency}; {FEWEST_STEPS} at least are needed to learn "
+            "from some and test on others. Bring more rows, or name what they belong to in fewer columns."
+        )
+    horizon, why = choose_horizon(steps, length)
+    fold = max(horizon, length // 10)
+    fold -= fold % horizon if fold > 3 * horizon else 0  # whole horizons
+    share = f"about a tenth of {length:,} steps" if fold <= 0.15 * length else f"a horizon of {length:,} steps"
+    guess.folds = [
+        Setting("validation", fold, f"{share}: to choose and compare on"),
+        Setting("test", fold, "the newest steps: to report on"),
+    ]
+    guess.windows = [Setting("horizon", horizon, why)]
+    settings = WindowSettings(horizon=horizon)
+    train = length - 2 * fold
+    needed = steps_needed(FoldSpec(validation=fold, test=fold), settings.resolved(steps.season, train))
+    if needed > length:
+        lookback = max(1, min(train // 3, train - horizon))
+        guess.windows.append(Setting("lookback", lookback, "as far as so few steps allow"))
+    guess.facts["horizon"] = f"{counted(horizon, 'steps')} ({why}); validation and test {counted(fold, 'steps')} each"
+
+
+def choose_horizon(steps: Steps, length: int) -> tuple[int, str]:
+    """A season, or what of it the rows are enough for."""
+    cycles = calendar_seasons(steps.frequency)
+    fitting = {count: name for count, name in cycles.items() if count <= LONGEST_HORIZON}
+    wanted, why = next(iter(fitting.items()), (24, "no season is known")) if steps.season > 1 else (24, "no season is known")
+    if steps.season > LONGEST_HORIZON and not fitting:
+        wanted, why = 60, f"a day would be {steps.season:,} steps"
+    most = max(1, length // 12)
+    return (wanted, why) if wanted <= most else (most, f"a twelfth of {length:,} steps")
