@@ -143,7 +143,8 @@ def render(guess: Guess, path: Path, uris: list[str]) -> str:
     ]
     if guess.task != "forecasting":
         top.append(Setting("task", guess.task, "to tell classes apart"))
-    uri = Setting("uri", places[0] if len(places) == 1 else places, "relative to this file")
+    said = "" if any(Path(place).is_absolute() for place in places) else "relative to this file"
+    uri = Setting("uri", places[0] if len(places) == 1 else places, said)
     lines = ["# Written by convcast init: guesses, and why. Change what is not so.", *lines_of(top, "")]
     for section, settings in (("source", [uri, *guess.source]), ("folds", guess.folds), ("windows", guess.windows)):
         if settings:
@@ -157,7 +158,7 @@ def lines_of(settings: list[Setting], indent: str) -> list[str]:
     lines = []
     for one in settings:
         code = f"{indent}{'# ' if one.off else ''}{one.key}: {dumped(one.value)}"
-        line = f"{code:<{COLUMN - 1}} # {one.why}"
+        line = f"{code:<{COLUMN - 1}} # {one.why}" if one.why else code
         if len(line) > WIDE:
             lines += textwrap.wrap(one.why, WIDE, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
             line = code

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import counted, shortlist
+from tasks.gather.archive import read_rows, read_ts
 from tasks.gather.arrays import Taken
 from tasks.gather.files import CaseFile, describe_case_file
 from tasks.gather.source import LabelledSource
-from tasks.gather.task import read_file
 from tasks.ingest.files import SourceFile
 from tasks.ingest.streams import open_text
 from tasks.sniffing.sample import is_number, looks_like_stamp
@@ -67,7 +67,7 @@ def guess_archive(files: list[SourceFile]) -> Guess:
 
 def count_cases(guess: Guess, source: LabelledSource, files: list[CaseFile]) -> None:
     """Say how many cases there are, how long they are, and of which classes."""
-    taken: list[Taken] = [read_file(source, file) for file in files]
+    taken: list[Taken] = [(read_ts if file.kind == "ts" else read_rows)(source, file) for file in files]
     lengths = np.concatenate([np.unique(part.ids, return_counts=True)[1] for part in taken])
     steps = f"{lengths.min():,}" if lengths.min() == lengths.max() else f"{lengths.min():,} to {lengths.max():,}"
     classes = sorted({str(one) for part in taken for one in set(part.labels.tolist()) if one is not None})

@@ -45,10 +45,11 @@ def guess_forecast(name: str, sample: Sample, stamps: Stamps, kinds: Kinds) -> G
     guess = Guess("forecasting")
     guess.facts["stamps"] = f"{shown(stamps.columns)}, every {steps.frequency}" + (", taken for UTC" if stamps.naive else "")
     say_stamps(guess, stamps, steps)
-    say_series(guess, groups, roles, steps)
+    say_series(guess, groups, roles, "" if sample.whole else " in what was looked at")
     say_roles(guess, roles, kinds, sample)
     say_faults(guess, kept, kinds, roles, steps)
-    say_lengths(guess, steps, usual_length(steps, kept.parts))
+    ahead = 0 if roles.wide else holes_in(steps, kinds.numbers[roles.target], kinds.numbers[roles.target]).ahead
+    say_lengths(guess, steps, usual_length(steps, kept.parts) - ahead // groups.count)
     return guess
 
 
@@ -67,11 +68,16 @@ def shown(names) -> str:
 def say_stamps(guess: Guess, stamps: Stamps, steps: Steps) -> None:
     """The lines on stamps, timezone and frequency."""
     also = f"; also stamps: {shortlist(stamps.others)}" if stamps.others else ""
-    why = "dates and times of day" if len(stamps.columns) > 1 else "stamps"
+    why = "stamps"
+    if len(stamps.columns) > 1:
+        why = "years and months" if stamps.form == "%Y %m" else "dates and times of day"
     guess.source.append(Setting("timestamp", stamps.setting, why + also))
     say_form(guess, stamps)
     if stamps.naive:
         why = "the stamps have no offset: change it if they are of another clock, as Europe/Paris"
+        if steps.summer_time:
+            why = "stamps come twice on Sundays in autumn: name their clock, as Europe/Paris, with repeated_hour: order"
+            guess.doubts.append(f"{why}. Taken for UTC, the hours of summer are an hour off")
     else:
         why = "of the local clock, whose hours and days the net sees: change it if that is another, as Europe/Paris"
     guess.source.append(Setting("timezone", "UTC", why))
@@ -90,11 +96,11 @@ def say_form(guess: Guess, stamps: Stamps) -> None:
     guess.source.append(Setting("timestamp_format", stamps.form, why))
 
 
-def say_series(guess: Guess, groups: Groups, roles: Roles, steps: Steps) -> None:
+def say_series(guess: Guess, groups: Groups, roles: Roles, where: str) -> None:
     """The lines on what names the series."""
     if groups.columns:
         named = groups.columns[0] if len(groups.columns) == 1 else list(groups.columns)
-        why = f"{groups.count:,} series in what was looked at: stamps come again, once for each"
+        why = f"{groups.count:,} series{where}: stamps come again, once for each"
         guess.source.append(Setting("series_id", named, why))
         guess.facts["series"] = f"{groups.count:,}, named by {shown(groups.columns)}"
     elif roles.wide:
@@ -148,8 +154,8 @@ def say_faults(guess: Guess, sample: Sample, kinds: Kinds, roles: Roles, steps: 
     say_missing(guess, missing_of(kinds, roles, steps), where, found)
     if steps.off_grid:
         guess.doubts.append(
-            f"{counted(steps.off_grid, 'stamps')}{where} no whole number of {steps.frequency} steps after the first of their "
-            "series; training refuses them: resample, or set source.frequency"
+            f"{counted(steps.off_grid, 'stamps')}{where} not a whole number of {steps.frequency} steps after the first of "
+            "their series; training refuses them: resample, or set source.frequency"
         )
     guess.facts["faults"] = ", ".join(found) or f"none{where}"
 
@@ -159,7 +165,7 @@ def say_repeated(guess: Guess, steps: Steps, rows: int, where: str, found: list[
         return
     found.append(counted(steps.repeated, "repeated stamps"))
     differ = steps.repeated - steps.copies
-    said = f"{counted(steps.repeated, 'rows')}{where} repeat a stamp of their series, {steps.copies:,} of them word for word"
+    said = f"{counted(steps.repeated, 'rows')}{where} with a stamp that its series had before, {steps.copies:,} of them copies"
     harmless = differ <= FEW * rows
     guess.source.append(
         Setting("duplicates", "first" if harmless else "mean", said + "; the first counts" * harmless, not harmless)
@@ -227,8 +233,8 @@ def say_lengths(guess: Guess, steps: Steps, length: int) -> None:
     """
     if length < FEWEST_STEPS:
         raise Fault(
-            f"A typical series has {counted(length, 'steps')} of {steps.frequency}; {FEWEST_STEPS} at least are needed to learn "
-            "from some and test on others. Bring more rows, or name what they belong to in fewer columns."
+            f"A typical series has {counted(length, 'steps')} of {steps.frequency}; at least {FEWEST_STEPS} are needed to "
+            "learn from some and test on others. Bring more rows, or name what they belong to in fewer columns."
         )
     horizon, why = choose_horizon(steps, length)
     fold = max(horizon, length // 10)

@@ -35,7 +35,7 @@ def sort_columns(sample: Sample, stamps: tuple[str, ...]) -> Kinds:
     """Every other column as numbers or as codes of words."""
     kinds = Kinds()
     for name, column in sample.columns.items():
-        if name not in stamps:
+        if name not in stamps and name.strip():  # without a name it is an index that somebody wrote along
             add_column(kinds, sample, name, column)
     for name, values in kinds.numbers.items():
         if sample.dialect and (low := sentinel_of(values)) is not None:

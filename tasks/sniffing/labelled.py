@@ -8,7 +8,7 @@ import pandas as pd
 from models.errors import counted, shortlist
 from tasks.gather.files import FOLDS
 from tasks.sniffing.forecasts import say_form, shown
-from tasks.sniffing.grouping import Groups, Kinds, find_groups
+from tasks.sniffing.grouping import Groups, Kinds, find_groups, share_repeated
 from tasks.sniffing.naming import CASES, LABELS, SPLITS, STEPS, glob_of, is_hinted, rank
 from tasks.sniffing.roles import unfit
 from tasks.sniffing.sample import Sample
@@ -49,7 +49,7 @@ def candidates(kinds: Kinds) -> list[Labels]:
     found = []
     for name, codes in kinds.words.items():
         if is_hinted(name, LABELS) and 2 <= len(kinds.texts[name]) <= MOST_CLASSES:
-            found.append(Labels(name, codes, kinds.texts[name], True))
+            found.append(Labels(name, codes, sorted(kinds.texts[name]), True))
     for name, values in kinds.numbers.items():
         known = np.unique(values[~np.isnan(values)])
         if is_hinted(name, LABELS) and 2 <= len(known) <= MOST_NUMBERS and np.all(known == np.rint(known)):
@@ -92,9 +92,9 @@ def split_column(kinds: Kinds) -> str | None:
 
 def step_column(sample: Sample, stamps: Stamps | None, kinds: Kinds, codes: np.ndarray) -> str | None:
     """The column that orders the rows of a case, None where none does."""
-    if stamps is not None and len(stamps.columns) == 1 and stamps.form is None and stamps.good.all():
-        if not pd.DataFrame({"case": codes, "step": stamps.micros}).duplicated().any():
-            return stamps.columns[0]
+    plain = stamps is not None and len(stamps.columns) == 1 and stamps.form is None and bool(stamps.good.all())
+    if plain and not share_repeated(codes, stamps.micros):
+        return stamps.columns[0]
     for name in sorted(kinds.numbers, key=lambda name: rank(name, STEPS)):
         values = kinds.numbers[name]
         if not is_hinted(name, STEPS) or np.isnan(values).any():
@@ -114,6 +114,7 @@ def of_cases(sample: Sample, stamps: Stamps | None, kinds: Kinds, labels: Labels
     where = "" if sample.whole else " in what was looked at"
     lengths = np.bincount(codes)
     steps = f"{lengths.min():,}" if lengths.min() == lengths.max() else f"{lengths.min():,} to {lengths.max():,}"
+    guess.facts["cases"] = f"{count:,} of {steps} steps{where}, named by {case!r}"
     say_labels(guess, labels)
     guess.source.append(Setting("case", case, f"{count:,} cases of {steps} steps{where}, each of one class"))
     guess.source.append(
@@ -130,7 +131,6 @@ def of_cases(sample: Sample, stamps: Stamps | None, kinds: Kinds, labels: Labels
         )
     if not split:
         guess.folds = [Setting("test", 0.2, "share of the cases to report on; the rest train, and are cross-validated")]
-    guess.facts["cases"] = f"{count:,} of {steps} steps{where}, named by {case!r}"
     guess.facts["folds"] = f"as {split!r} says" if split else "a fifth of the cases, drawn, to test on"
     return guess
 
@@ -155,7 +155,9 @@ def of_stream(sample: Sample, stamps: Stamps, kinds: Kinds, labels: Labels) -> G
     say_streams(guess, groups)
     channels = say_channels(guess, kinds, {labels.name, *stamps.columns, *groups.columns})
     if steps.repeated:
-        guess.source.append(Setting("duplicates", "first", f"{counted(steps.repeated, 'rows')} repeat a stamp of their series"))
+        guess.source.append(
+            Setting("duplicates", "first", f"{counted(steps.repeated, 'rows')} with a stamp that its series had before")
+        )
     say_empty(guess, kinds, channels, "" if sample.whole else " in what was looked at")
     say_windows(guess, steps, usual_length(steps, parts) if steps.frequency else len(parts) // max(1, groups.count))
     return guess

@@ -8,8 +8,8 @@ STAMPS = (
 )  # fmt: skip
 SERIES = (
     "id", "series", "store", "shop", "item", "sku", "product", "unit", "device", "sensor", "station", "site", "turbine",
-    "meter", "customer", "asset", "machine", "location", "symbol", "ticker", "region", "uid", "name", "key", "code", "zone", "plant",
-    "airport", "country", "city", "dept", "department", "household", "building", "panel", "entity", "group", "filiale",
+    "meter", "customer", "asset", "machine", "location", "symbol", "ticker", "region", "uid", "name", "key", "code", "zone", 
+    "plant", "airport", "country", "city", "dept", "department", "household", "building", "panel", "entity", "group", "filiale",
     "artikel",
 )  # fmt: skip
 TARGETS = (
@@ -22,7 +22,7 @@ CASES = ("case", "sample", "instance", "trial", "example", "recording", "segment
 STEPS = ("step", "index", "idx", "position", "pos", "frame", "tick", "order", *STAMPS)
 SPLITS = ("split", "fold", "set", "subset", "partition", "part")
 KNOWN_AHEAD = ("holiday", "holidays", "workday", "weekday", "weekend", "dayofweek", "promo", "promotion", "month", "hour",
-               "season", "forecast", "planned", "schedule", "open")  # fmt: skip
+               "season", "forecast", "planned", "schedule")  # fmt: skip
 
 
 def words_of(name: str) -> list[str]:
@@ -32,7 +32,7 @@ def words_of(name: str) -> list[str]:
 
 
 def rank(name: str, hints: tuple[str, ...]) -> int:
-    """Place of the first hint that a name is or holds; a whole name before a word of one; twice as many as there are where none does."""
+    """Place of the first hint that a name is or holds; a whole name comes before a word; else twice their number."""
     words = words_of(name)
     whole = "".join(words)
     if whole in hints:

@@ -11,6 +11,7 @@ from tasks.sniffing.steps import Steps, goes_on
 
 LIKE_NAMED, SHARE = 5, 0.6  # columns that differ by a number, and their share of all, which make a wide form
 MANY = 20  # columns of numbers which, without one named like a target, are a series each
+COUNTS = "numbers the rows"
 TOO_EMPTY = 0.5  # share of empty values above which a covariate is left out
 
 
@@ -38,6 +39,9 @@ def find_roles(kinds: Kinds, groups: tuple[str, ...], steps: Steps, others: list
     """
     left_out = {name: reason for name in kinds.numbers if name not in groups and (reason := unfit(kinds.numbers[name], name))}
     usable = [name for name in kinds.numbers if name not in groups and name not in left_out]
+    if not usable:
+        usable = [name for name, reason in left_out.items() if reason == COUNTS]
+        left_out = {name: reason for name, reason in left_out.items() if reason != COUNTS}
     if not usable:
         return None
     if not groups and (series := wide_series(usable)):
@@ -70,7 +74,7 @@ def unfit(values: np.ndarray, name: str) -> str:
     if not len(known):
         return "empty"
     if len(known) == len(values) > 2 and np.all(np.diff(values) == 1):
-        return "numbers the rows"
+        return COUNTS
     if known.min() == known.max():
         return "constant"
     return ""

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from models.errors import Fault, shortlist
+from models.errors import Fault, counted, shortlist
 from tasks.gather.files import KINDS
 from tasks.ingest.files import SourceFile, header_text
 from tasks.ingest.listing import suffixes
@@ -136,7 +136,7 @@ def take_csv(file: SourceFile, share: int) -> Sample:
     table, parts = pa.concat_tables(runs), np.repeat(np.arange(len(runs)), [len(run) for run in runs])
     seen = len(head) + len(tail)
     num_rows = len(table) if size == len(head) else round(len(table) * (size or file.bytes * 4) / max(1, seen))
-    named = {name: table.column(at) for at, name in enumerate(rows[0]) if rows[0].count(name) == 1 and name.strip()}
+    named = {name: table.column(at) for at, name in enumerate(rows[0]) if rows[0].count(name) == 1}
     twice = sorted({name for name in rows[0] if rows[0].count(name) > 1 and name.strip()})
     return Sample(named, parts, num_rows, size == len(head), dialect, twice)
 
@@ -184,8 +184,8 @@ def check_header(file: SourceFile, rows: list[list[str]]) -> None:
     if len(rows[0]) != usual and widths.count(usual) > 1:
         above = next(at for at, width in enumerate(widths) if width == usual)
         raise Fault(
-            f"{file.name} begins with a line of {len(rows[0])} fields, and most lines have {usual}; a header is needed first, "
-            f"with a name for each column. Take the {above} lines above it out, or name the columns."
+            f"{file.name} begins with a line of {counted(len(rows[0]), 'fields')}, and most lines have {usual}; a header "
+            f"with a name for each is needed first. Take out the {counted(above, 'lines')} above it, or write one."
         )
     if is_headless(rows):
         raise Fault(

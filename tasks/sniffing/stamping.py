@@ -13,13 +13,13 @@ from tasks.ingest.spellings import ABSENT, parse
 from tasks.sniffing.naming import STAMPS, is_hinted, rank, words_of
 from tasks.sniffing.sample import Sample
 
-PROBED = 200  # values that a spelling is tried on before a whole column is
+GLANCED, PROBED = 4, 200  # values that a spelling is tried on before a whole column is
 ENOUGH = 0.95  # share of the values that have to be stamps
 DATES = ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%Y.%m.%d", "%d.%m.%y", "%m/%d/%y",
          "%d/%m/%y", "%Y-%m-%d", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d%b%Y",
          "%Y%m%d", "%a %b %d %Y")  # fmt: skip
 TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M", "T%H:%M:%S", "T%H:%M:%SZ",
-         ", %H:%M", ":%H:%M:%S", " %H", " %H.%M")  # fmt: skip
+         ", %H:%M", ":%H:%M:%S", " %H", " %H.%M", " %H.%M.%S")  # fmt: skip
 OFFSETS = ("", "%z", " %z")
 FORMS = (
     None, *(date + time for date, time in product(DATES, TIMES)),
@@ -30,7 +30,7 @@ COMPACT = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14
 EPOCHS = {"epoch_s": 1, "epoch_ms": 10**3, "epoch_us": 10**6}
 FROM, TO = 300_000_000, 4_200_000_000  # seconds since 1970 that an epoch is looked for in: the years 1979 to 2103
 YEARS = (1800, 2200)
-CLOCK = r"^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp]\.?[Mm]\.?)?\s*$"
+CLOCK = r"^\s*\d{1,2}(:\d{2}(:\d{2}(\.\d+)?)?|\.\d{2}\.\d{2})( ?[AaPp]\.?[Mm]\.?)?\s*$"
 
 
 @dataclass
@@ -59,6 +59,8 @@ def find_stamps(sample: Sample) -> Stamps | None:
     found = [one for one in found if len(np.unique(one.micros[one.good])) > 1]
     if not found:
         return month_and_year(sample)
+    if all(one.form == "%Y" for one in found) and (joint := month_and_year(sample)):
+        return joint
     order = list(sample.columns)
     best = min(found, key=lambda one: (rank(one.columns[0], STAMPS) >= 2 * len(STAMPS), order.index(one.columns[0])))
     best.others = tuple(one.columns[0] for one in found if one is not best)
@@ -75,10 +77,13 @@ def no_stamps(name: str, sample: Sample) -> Fault:
 def read_stamps(sample: Sample, names: tuple[str, ...]) -> Stamps | None:
     """The stamps that columns hold, None where they hold something else."""
     columns = [sample.columns[name] for name in names]
-    if len(names) == 1:
-        columns = [whole_text(sample, columns[0])]
     probe = spread(columns)
-    fitting = [form for form in forms_for(sample, names, probe) if share_read(sample, form, probe) >= ENOUGH]
+    fitting = forms_for(sample, names, probe)
+    if None in fitting and share_read(sample, None, probe) >= ENOUGH:
+        fitting = [None]  # ISO 8601 is not to be taken for anything else
+    for many in (GLANCED, PROBED):
+        few = [column.slice(0, many) for column in probe]
+        fitting = [form for form in fitting if share_read(sample, form, few) >= (ENOUGH if many == PROBED else 0.5)]
     read = []
     for form in fitting[:4]:
         micros, naive, _ = parse(spelt(sample, form, names), columns)
@@ -91,11 +96,6 @@ def read_stamps(sample: Sample, names: tuple[str, ...]) -> Stamps | None:
     same = [form for form, micros, _ in read if form != best[0] and (micros != ABSENT).sum() == (best[1] != ABSENT).sum()]
     differ = [form for form in same if form and best[0] and sorted(form) == sorted(best[0])]
     return Stamps(names, *best, either=differ[0] if differ else None)
-
-
-def whole_text(sample: Sample, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of numbers that are whole, though a float, as text: 20140131.0 is a date."""
-    return column
 
 
 def spread(columns: list[pa.ChunkedArray]) -> list[pa.ChunkedArray]:
