@@ -69,7 +69,9 @@ def initialising(uris: list[str], output: Path | None, force: bool) -> Initialis
 def name_of(uris: list[str]) -> str:
     """What a line of models is called, after its data."""
     stems = [Path(uri.rstrip("/*?")).name.split(".")[0] for uri in uris]
-    stem = commonpath(stems) if len(stems) > 1 else re.sub(r"(?i)_train$", "", stems[0])
+    stem = re.sub(r"(?i)_train$", "", stems[0])
+    if len(stems) > 1:  # what they have in common, or their folder
+        stem = os.path.commonprefix(stems).rstrip("0123456789_-. ") or Path(uris[0]).absolute().parent.name
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:100]
     return plain or "series"
 

@@ -58,7 +58,14 @@ def rows_of(kinds: Kinds, good: np.ndarray) -> Kinds:
     if good.all():
         return kinds
     numbers = {name: values[good] for name, values in kinds.numbers.items()}
-    return Kinds(numbers, {name: codes[good] for name, codes in kinds.words.items()}, kinds.texts, kinds.empty, kinds.markers)
+    return Kinds(
+        numbers,
+        {name: codes[good] for name, codes in kinds.words.items()},
+        kinds.texts,
+        kinds.empty,
+        kinds.order,
+        kinds.markers,
+    )
 
 
 def shown(names) -> str:

@@ -28,12 +28,13 @@ class Kinds:
     words: dict[str, np.ndarray] = field(default_factory=dict)  # (R,) int64 codes of text, -1 where there is none
     texts: dict[str, list[str]] = field(default_factory=dict)  # what the codes of `words` stand for
     empty: list[str] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)  # all columns, as the file has them
     markers: dict[str, str] = field(default_factory=dict)  # what stands for no value -> in which column it was met first
 
 
 def sort_columns(sample: Sample, stamps: tuple[str, ...]) -> Kinds:
     """Every other column as numbers or as codes of words."""
-    kinds = Kinds()
+    kinds = Kinds(order=list(sample.columns))
     for name, column in sample.columns.items():
         if name not in stamps and name.strip():  # without a name it is an index that somebody wrote along
             add_column(kinds, sample, name, column)
@@ -116,20 +117,29 @@ def find_groups(kinds: Kinds, micros: np.ndarray) -> Groups:
     repeated = share_repeated(one, micros)
     if repeated <= REPEATED:
         return Groups((), one, repeated)
-    left, chosen, codes = repeated, (), one
     candidates = group_candidates(kinds, micros)
-    while left > REPEATED and len(chosen) < MOST_COLUMNS and candidates:
-        tried = {name: share_repeated(paired(codes, own), micros) for name, own in candidates.items()}
+    telling = {name: codes for name, codes in candidates.items() if name in kinds.words or is_hinted(name, SERIES)}
+    for some in (telling, candidates):  # numbers whose name says nothing may tell rows apart by chance
+        chosen, codes, left = choose_groups(some, kinds, micros, repeated)
+        if chosen and left <= LEFT:
+            return Groups(tuple(name for name in candidates if name in chosen), codes, repeated)
+    return Groups((), one, repeated)
+
+
+def choose_groups(
+    candidates: dict[str, np.ndarray], kinds: Kinds, micros: np.ndarray, repeated: float
+) -> tuple[tuple[str, ...], np.ndarray, float]:
+    """Columns added one by one, each time the one that leaves the fewest repeated stamps, with the share that is left."""
+    left, chosen, codes, waiting = repeated, (), np.zeros(len(micros), np.int64), dict(candidates)
+    while left > REPEATED and len(chosen) < MOST_COLUMNS and waiting:
+        tried = {name: share_repeated(paired(codes, own), micros) for name, own in waiting.items()}
         least = min(tried.values())
         if least > 0.9 * left:
             break
-        names = [name for name, share in tried.items() if share <= least + 0.001]
-        order = list(tried)
-        best = min(
-            names, key=lambda name: (rank(name, SERIES), name in kinds.numbers, candidates[name].max(), order.index(name))
-        )
-        chosen, codes, left = (*chosen, best), paired(codes, candidates.pop(best)), tried[best]
-    return Groups(chosen, codes, repeated) if chosen and left <= LEFT else Groups((), one, repeated)
+        names, order = [name for name, share in tried.items() if share <= least + 0.001], list(tried)
+        best = min(names, key=lambda name: (rank(name, SERIES), name in kinds.numbers, waiting[name].max(), order.index(name)))
+        chosen, codes, left = (*chosen, best), paired(codes, waiting.pop(best)), tried[best]
+    return chosen, codes, left
 
 
 def group_candidates(kinds: Kinds, micros: np.ndarray) -> dict[str, np.ndarray]:
@@ -145,7 +155,7 @@ def group_candidates(kinds: Kinds, micros: np.ndarray) -> dict[str, np.ndarray]:
         limit = len(values) / FEWEST if is_hinted(name, SERIES) else 2 * most
         if len(names) <= min(limit, len(values) / FEWEST):
             found[name] = codes
-    return {name: codes for name, codes in found.items() if codes.max() > 0}
+    return {name: found[name] for name in kinds.order if name in found and found[name].max() > 0}
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:

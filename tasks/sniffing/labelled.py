@@ -140,7 +140,7 @@ def of_stream(sample: Sample, stamps: Stamps, kinds: Kinds, labels: Labels) -> G
     good = stamps.good
     others = Kinds(
         {name: values[good] for name, values in kinds.numbers.items() if name != labels.name},
-        {name: codes[good] for name, codes in kinds.words.items() if name != labels.name}, kinds.texts,
+        {name: codes[good] for name, codes in kinds.words.items() if name != labels.name}, kinds.texts, order=kinds.order,
     )  # fmt: skip
     groups, parts = find_groups(others, stamps.micros[good]), sample.parts[good]
     steps = find_steps(stamps.micros[good], groups.codes, parts, np.empty((int(good.sum()), 0)))
