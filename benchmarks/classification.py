@@ -11,8 +11,8 @@ makers chose (Bagnall et al. 2017, section 3); seed and draw have the same numbe
 With --speed, one epoch of the residual net is timed on a set against a plain loop in PyTorch: a fully convolutional net
 (Wang et al. 2017: 128, 256 and 128 channels, kernels 8, 5 and 3) fed by a DataLoader.
 
-How to read it: means over seeds, +- one standard deviation. log-loss: as trained, then with the temperature that
-cross-validation set. seconds: all that a seed takes, cross-validation included; "chosen" is the sum of both.
+How to read it: means over seeds, +- one standard deviation. log-loss: as trained, then with the temperature and
+the doubt that cross-validation set. seconds: all that a seed takes, cross-validation included; "chosen" is the sum of both.
 
     python benchmarks/classification.py --data FOLDER [--seeds 5] [--resamples 30] [--only ArrowHead ...] [--processes 2]
 """
@@ -38,7 +38,7 @@ from models.classification.cases import Cases
 from models.classification.choice import Blend, choose_members
 from models.classification.crossing import cross_validated
 from models.classification.fit import CLASSES, fit_classifier, num_steps, predict, shuffled
-from models.classification.metrics import class_scores
+from models.classification.metrics import class_scores, decide
 from models.classification.networks import build_classifier
 from models.classification.scaling import shape_of
 from models.classification.specs import FORMS, ClassifierSpec, ReferenceClassifierSpec, ResidualClassifierSpec, recipe
@@ -113,10 +113,12 @@ def asked(spec: ClassifierSpec, split: Split, weights: dict[str, torch.Tensor]) 
 
 
 def score(said: list[np.ndarray], blend: Blend, labels: np.ndarray, seconds: float, made_of: str = "") -> Score:
-    plain = blend.model_copy(update={"temperatures": (1.0,) * len(said), "temperature": 1.0})
-    scores = class_scores(blend.probabilities(said), labels)
-    loss = class_scores(plain.probabilities(said), labels)["log_loss"]
-    return Score(scores["accuracy"], scores["macro_f1"], loss, scores["log_loss"], seconds, made_of)
+    plain = blend.model_copy(update={"temperatures": (1.0,) * len(said), "temperature": 1.0, "doubt": 0.0})
+    after, before = (
+        class_scores(probabilities, labels, decide(probabilities))
+        for probabilities in (blend.probabilities(said), plain.probabilities(said))
+    )
+    return Score(after["accuracy"], after["macro_f1"], before["log_loss"], after["log_loss"], seconds, made_of)
 
 
 def compare(split: Split, seed: int) -> dict[str, Score]:
@@ -131,7 +133,7 @@ def compare(split: Split, seed: int) -> dict[str, Score]:
             held.append(cross_validated(spec, split.train, split.num_classes, PARTS, learn))
             blend = choose_members(held[-1:], split.train.labels).blend
         else:
-            blend = Blend(weights=(1.0,), temperatures=(1.0,), temperature=1.0)
+            blend = Blend(weights=(1.0,), temperatures=(1.0,), temperature=1.0, doubt=0.0)
         found[spec.kind] = score([own], blend, labels, time.perf_counter() - began)
     choice = choose_members(held, split.train.labels)
     seconds = sum(found[spec.kind].seconds for spec in FORMS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.classification.metrics import class_scores, confusion, reliability
+from models.classification.metrics import class_scores, confusion, decide, reliability
 
 # Three classes, the last of which no case has. Taken for 0, 0, 0, 1, 2.
 SAID = np.array([[0.8, 0.2, 0.0], [0.6, 0.4, 0.0], [0.9, 0.1, 0.0], [0.3, 0.7, 0.0], [0.2, 0.2, 0.6]])
@@ -11,7 +11,7 @@ TRUTH = np.array([0, 0, 1, 1, 0])
 
 
 def test_confusion_counts_what_each_class_was_taken_for():
-    assert confusion(SAID, TRUTH).tolist() == [[2, 0, 1], [1, 1, 0], [0, 0, 0]]
+    assert confusion(decide(SAID), TRUTH, 3).tolist() == [[2, 0, 1], [1, 1, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,13 @@ def test_confusion_counts_what_each_class_was_taken_for():
     ],
 )
 def test_each_metric_is_what_a_hand_counts(metric, value):
-    assert class_scores(SAID, TRUTH)[metric] == pytest.approx(value)
+    assert class_scores(SAID, TRUTH, decide(SAID))[metric] == pytest.approx(value)
+
+
+def test_a_case_is_put_into_the_most_probable_class_or_into_that_which_most_exceeds_its_share():
+    said, shares = np.array([[0.8, 0.2], [0.95, 0.05]]), np.array([0.9, 0.1])
+    assert decide(said).tolist() == [0, 0]
+    assert decide(said, shares).tolist() == [1, 0]
 
 
 def test_bins_of_confidence_hold_every_case_once():
@@ -36,4 +42,4 @@ def test_bins_of_confidence_hold_every_case_once():
 
 
 def test_one_case_that_was_thought_impossible_does_not_make_the_log_loss_infinite():
-    assert class_scores(np.array([[1.0, 0.0]]), np.array([1]))["log_loss"] == pytest.approx(-np.log(1e-7))
+    assert class_scores(np.array([[1.0, 0.0]]), np.array([1]), np.array([0]))["log_loss"] == pytest.approx(-np.log(1e-7))
