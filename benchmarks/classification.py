@@ -37,7 +37,7 @@ from models.classification.bundle import log_softmax
 from models.classification.cases import Cases
 from models.classification.choice import Blend, choose_members
 from models.classification.crossing import cross_validated
-from models.classification.fit import CLASSES, fit_classifier, num_steps, predict, shuffled
+from models.classification.fit import CLASSES, cases_a_step, fit_classifier, num_steps, predict, shuffled
 from models.classification.metrics import class_scores, decide
 from models.classification.networks import build_classifier
 from models.classification.scaling import shape_of
@@ -214,10 +214,11 @@ def residual_epoch(cases: Cases, num_classes: int):
     network.train()
     total, _ = num_steps(fit, len(cases))
     run = Training(network, fit, total, torch.device("cpu"), objective=CLASSES)
-    batches = shuffled(cases, fit.batch_size, 0, 0, run.device)
+    batches = shuffled(cases, cases_a_step(fit, len(cases)), 0, 0, run.device)
 
     def epoch() -> int:
-        return sum(run.learn(batch) is not None and len(batch) for batch in islice(batches, len(cases) // fit.batch_size))
+        steps = len(cases) // cases_a_step(fit, len(cases))
+        return sum(len(batch) for batch in islice(batches, steps) if run.learn(batch) is not None)
 
     return epoch
 

@@ -27,3 +27,11 @@ def test_windows_that_overlap_share_their_rows():
 def test_batches_hold_every_case_once_with_those_of_like_length_together():
     cases = make_cases([[0] * count for count in (5, 1, 4, 2, 3)], [0] * 5)
     assert [which.tolist() for which in cases.in_batches(2)] == [[1, 3], [4, 2], [0]]
+
+
+def test_a_batch_holds_no_more_steps_than_asked_but_for_a_case_that_alone_has_more():
+    cases = make_cases([[0] * count for count in (9, 1, 4, 2, 3)], [0] * 5)
+    assert [which.tolist() for which in cases.in_batches(9, 6)] == [[1, 3], [4], [2], [0]]
+    assert [which.tolist() for which in cases.in_batches(9, 9)] == [[1, 3, 4], [2], [0]]
+    assert [which.tolist() for which in cases.in_batches(9)] == [[1, 3, 4, 2, 0]]
+    assert cases.pick(np.array([], int)).in_batches(9, 6) == []

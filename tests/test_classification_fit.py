@@ -8,7 +8,7 @@ import torch
 from labelled import make_cases, waves
 
 from models.classification.crossing import cross_validated
-from models.classification.fit import fit_classifier, num_steps, predict, shuffled
+from models.classification.fit import cases_a_step, fit_classifier, num_steps, predict, shuffled
 from models.classification.networks import build_classifier
 from models.classification.scaling import shape_of
 from models.classification.specs import RECIPES, ReferenceClassifierSpec, ResidualClassifierSpec, RocketSpec, recipe
@@ -66,6 +66,12 @@ def test_a_pass_over_few_cases_takes_ten_steps_and_over_very_many_a_hundred():
     fit = FitSpec(epochs=40, batch_size=32)
     assert [num_steps(fit, count) for count in (5, 3200, 10**6)] == [(400, 10), (4000, 100), (4000, 100)]
     assert num_steps(FitSpec(max_steps=7, batch_size=32), 5) == (7, 10)
+
+
+def test_a_step_learns_from_an_eighth_of_few_cases():
+    fit = FitSpec(epochs=40, batch_size=32)
+    assert [cases_a_step(fit, count) for count in (5, 16, 40, 200, 256, 1000)] == [5, 16, 16, 25, 32, 32]
+    assert cases_a_step(FitSpec(epochs=40, batch_size=8), 40) == 8
 
 
 def test_every_pass_shows_every_case_once_and_a_later_start_shows_the_same_batches():

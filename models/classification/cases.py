@@ -58,7 +58,16 @@ class Cases:
         values = torch.from_numpy(np.ascontiguousarray(rows.transpose(0, 2, 1), np.float32))
         return CaseBatch(values, torch.from_numpy(lengths.astype(np.int64)), torch.from_numpy(self.labels[which]))
 
-    def in_batches(self, size: int) -> list[np.ndarray]:
-        """The numbers of all cases, so many at a time, those of like length together."""
+    def in_batches(self, size: int, steps: int = 1 << 62) -> list[np.ndarray]:
+        """The numbers of all cases, at most so many at a time, those of like length together.
+
+        Args:
+            steps: that a batch may hold, a case by itself any number.
+        """
         order = np.argsort(self.lengths, kind="stable")
-        return [order[at : at + size] for at in range(0, len(order), size)]
+        lengths, batches, begin = self.lengths[order].tolist(), [], 0
+        for at, length in enumerate([*lengths, steps + 1]):  # the longest so far, as they ascend
+            if at > begin and (at - begin == size or length * (at - begin + 1) > steps):
+                batches.append(order[begin:at])
+                begin = at
+        return batches

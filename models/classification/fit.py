@@ -10,7 +10,7 @@ from torch import nn
 
 from models.classification.cases import CaseBatch, Cases
 from models.classification.networks import build_classifier
-from models.classification.rocket import Rocket, cases_at_once, fit_rocket
+from models.classification.rocket import Rocket, cached_batches, fit_rocket
 from models.classification.scaling import shape_of
 from models.classification.specs import ClassifierSpec
 from models.errors import Fault
@@ -20,6 +20,7 @@ from models.specs import FitSpec
 from models.training import Checkpoint, Fitted, Training, resolve_device, run_epochs
 
 SHORTEST, LONGEST = 10, 100  # optimiser steps of an epoch, whatever a pass over the cases takes
+FEWEST = 16  # cases that a step learns from
 AT_ONCE = 1 << 18  # values of a batch that is asked for
 
 
@@ -53,13 +54,18 @@ def fit_classifier(
     run = Training(network, fit, total, resolve_device(fit.device), warn, seed=seed, objective=CLASSES)
     if resume:
         run.restore(resume)
-    batches = shuffled(cases, fit.batch_size, seed, run.step, run.device)
+    batches = shuffled(cases, cases_a_step(fit, len(cases)), seed, run.step, run.device)
     return run_epochs(run, per_epoch, batches, lambda run: None, save, tell, due)
+
+
+def cases_a_step(fit: FitSpec, num_cases: int) -> int:
+    """How many cases a step learns from: those of a batch, but of few cases an eighth, and sixteen where there are as many."""
+    return min(fit.batch_size, num_cases, max(FEWEST, num_cases // 8))
 
 
 def num_steps(fit: FitSpec, num_cases: int) -> tuple[int, int]:
     """Optimiser steps in all, and in an epoch: a pass over the cases, of ten steps or more and a hundred at most."""
-    per_epoch = fit.steps_per_epoch or min(max(math.ceil(num_cases / fit.batch_size), SHORTEST), LONGEST)
+    per_epoch = fit.steps_per_epoch or min(max(math.ceil(num_cases / cases_a_step(fit, num_cases)), SHORTEST), LONGEST)
     return (fit.max_steps or fit.epochs * per_epoch), per_epoch
 
 
@@ -100,10 +106,8 @@ def predict(network: nn.Module, cases: Cases) -> np.ndarray:
     """
     network.eval()
     found: np.ndarray | None = None
-    size = max(1, min(256, AT_ONCE // max(1, int(cases.lengths.max(initial=1)) * cases.num_channels)))
-    if isinstance(network, Rocket):
-        size = cases_at_once(cases)
-    for which in cases.in_batches(size):
+    batches = cached_batches(cases) if isinstance(network, Rocket) else cases.in_batches(256, AT_ONCE // cases.num_channels)
+    for which in batches:
         batch = cases.batch(which)
         logits = network(batch.values, batch.lengths).double().numpy()
         if found is None:
