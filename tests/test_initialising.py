@@ -408,8 +408,10 @@ FORECASTS = {
     "elecdemand.csv": {"timestamp": "timestamp", "target": "Demand", "frequency": "30min", "series_id": None},
     "ETTh1.csv": {"timestamp": "date", "target": "OT", "frequency": "h", "series_id": None},
     "ETTm1.csv.gz": {"timestamp": "date", "target": "OT", "frequency": "15min", "series_id": None},
-    "la_haute_borne.csv.gz": {"timestamp": "Date_time", "target": "P_avg", "series_id": "Wind_turbine_name",
-                              "gaps": "interpolate", "duplicates": "first", "missing": "mask", "past_covariates": ["Ba_avg", "Ws_avg", "Ot_avg"]},
+    "la_haute_borne.csv.gz": {
+        "timestamp": "Date_time", "target": "P_avg", "series_id": "Wind_turbine_name", "gaps": "interpolate",
+        "duplicates": "first", "missing": "mask", "past_covariates": ["Ba_avg", "Ws_avg", "Ot_avg"],
+    },
 }  # fmt: skip
 
 
