@@ -72,24 +72,3 @@ def print_checked_cases(checked, path: Path) -> None:
     if checked.num_unlabelled:
         click.echo(f"{counted(checked.num_unlabelled, checked.what)} without a label")
     print_facts({"cases": checked.folder, "took": f"{checked.seconds:.1f} s"})
-
-
-def print_classifier(shown) -> None:
-    """What a classifier is, a line for each thing that one asks of it."""
-    click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, classifier format {shown.format}")
-    windows = shown.windows
-    sees = "whole cases" if windows is None else f"windows of {counted(windows.lookback, 'steps')}, labelled by {windows.label}"
-    print_facts(
-        {
-            "tells apart": shortlist(shown.classes, 20),
-            "sees": f"{sees}; channels {shortlist(shown.channels, 12)}",
-            "trained on": shown.trained_on[:12],
-            "made with": ", ".join(f"{name} {version}" for name, version in sorted(shown.versions.items())),
-            "lies in": shown.folder,
-        }
-    )
-    for part, weight in zip(shown.members, shown.weights, strict=True):
-        seeds = f"{counted(len(part.seeds), 'seeds')} ({', '.join(map(str, part.seeds))})"
-        click.echo(
-            f"{'classifier':<18}{part.form}, {part.num_parameters:,} weights, {seeds}, {100 * weight:.0f} % of the blend"
-        )

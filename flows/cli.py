@@ -193,7 +193,7 @@ def show_model(spec: Path, digest: str | None, as_json: bool) -> None:
 
     DIGEST is the beginning of a model's digest; without it, the live model.
     """
-    from flows.console import print_model
+    from flows.model_console import print_model
     from flows.showing import showing
     from flows.spec import load_spec
 
@@ -214,8 +214,9 @@ def export_model(spec: Path, digest: str | None, output: Path, as_json: bool) ->
 
     DIGEST is the beginning of a model's digest; without it, the live model.
     """
-    from flows.console import only_for, print_converted
+    from flows.console import only_for
     from flows.converting import converting
+    from flows.model_console import print_converted
     from flows.spec import load_spec
 
     loaded = load_spec(spec)

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from make_golden_classifier import GOLDEN, asked
+from make_golden_classifier import KINDS as GOLDEN_KINDS
 
 from models.classification.bundle import (
+    FORMAT,
     ClassDescription,
     Classifier,
     ClassMember,
@@ -120,3 +123,17 @@ def test_a_shape_that_would_take_all_memory_is_refused_before_it_is_built(model)
     document["members"][2]["network"]["features"] = 10**12
     with pytest.raises(Fault):
         load_classifier(weights, json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("folder", sorted(GOLDEN.glob("classifier-*/*")), ids=lambda folder: folder.name)
+def test_a_golden_classifier_says_what_it_did_when_its_format_was_new(folder):
+    case = json.loads((folder / "case.json").read_text())
+    found = load_classifier((folder / "weights.safetensors").read_bytes(), (folder / "bundle.json").read_bytes())
+    assert found.probabilities(asked(case)) == pytest.approx(np.array(case["probabilities"]), abs=1e-5)
+
+
+def test_every_format_that_is_read_has_golden_classifiers_of_every_kind():
+    assert {folder.name for folder in GOLDEN.glob("classifier-*")} == {
+        f"classifier-{number}" for number in range(1, FORMAT + 1)
+    }
+    assert {folder.name for folder in (GOLDEN / f"classifier-{FORMAT}").iterdir()} >= set(GOLDEN_KINDS)

@@ -27,7 +27,7 @@ def test_a_golden_bundle_forecasts_what_it_did_when_its_format_was_new(folder):
 
 
 def test_every_format_that_is_read_has_golden_bundles_and_every_golden_bundle_is_read():
-    formats = {int(folder.name.removeprefix("format-")) for folder in GOLDEN.iterdir()}
+    formats = {int(folder.name.removeprefix("format-")) for folder in GOLDEN.glob("format-*")}
     assert formats == {*UPGRADES, FORMAT} == set(range(4, FORMAT + 1))
     assert {folder.name for folder in (GOLDEN / f"format-{FORMAT}").iterdir()} >= set(KINDS)
 

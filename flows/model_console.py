@@ -1,0 +1,63 @@
+"""What a person sees of a stored model on the command line."""
+
+import click
+
+from flows.console import is_classifier, print_facts
+from models.errors import counted, shortlist
+
+
+def print_model(shown) -> None:
+    """What a model is, a line for each thing that one asks of it."""
+    if is_classifier(shown):
+        print_classifier(shown)
+        return
+    facts, windows = shown.facts, shown.windows
+    season = f"season of {facts.season} steps" if facts.season > 1 else "no season"
+    click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, bundle format {shown.format}")
+    print_facts(
+        {
+            "forecasts": f"{facts.target}, {counted(windows.horizon, 'steps')} ahead, a step every {facts.frequency}",
+            "sees": f"{counted(windows.lookback, 'steps')} up to the origin, {season}, clock {facts.timezone}",
+            "known ahead": ", ".join(facts.columns.known) or "nothing",
+            "past only": ", ".join(facts.columns.past_only) or "nothing",
+            "trained on": f"{counted(shown.num_series, 'series')}, windows {shown.trained_on[:12]}",
+            "made with": ", ".join(f"{name} {version}" for name, version in sorted(shown.versions.items())),
+            "lies in": shown.folder,
+        }
+    )
+    for part in shown.members:
+        seeds = f"{counted(len(part.seeds), 'seeds')} ({', '.join(map(str, part.seeds))})"
+        click.echo(f"{'network':<18}{part.form}, {part.num_parameters:,} weights, {seeds}")
+
+
+def print_converted(converted) -> None:
+    """Where a graph lies, and what goes in and comes out of it."""
+    click.echo(f"{converted.digest[:12]} written to {converted.path}, {converted.size / 1e6:.1f} MB")
+    print_facts(
+        {
+            "inputs": ", ".join(converted.inputs),
+            "outputs": ", ".join(converted.outputs),
+            "scales and names": "metadata_props['convcast'], JSON",
+        }
+    )
+
+
+def print_classifier(shown) -> None:
+    """What a classifier is, a line for each thing that one asks of it."""
+    click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, classifier format {shown.format}")
+    windows = shown.windows
+    sees = "whole cases" if windows is None else f"windows of {counted(windows.lookback, 'steps')}, labelled by {windows.label}"
+    print_facts(
+        {
+            "tells apart": shortlist(shown.classes, 20),
+            "sees": f"{sees}; channels {shortlist(shown.channels, 12)}",
+            "trained on": shown.trained_on[:12],
+            "made with": ", ".join(f"{name} {version}" for name, version in sorted(shown.versions.items())),
+            "lies in": shown.folder,
+        }
+    )
+    for part, weight in zip(shown.members, shown.weights, strict=True):
+        seeds = f"{counted(len(part.seeds), 'seeds')} ({', '.join(map(str, part.seeds))})"
+        click.echo(
+            f"{'classifier':<18}{part.form}, {part.num_parameters:,} weights, {seeds}, {100 * weight:.0f} % of the blend"
+        )
