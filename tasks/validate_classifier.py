@@ -135,12 +135,20 @@ def examples(bundle: Classifier, data: Folded, found: np.ndarray, said: np.ndarr
         values, own = case.values(0), bundle.description.classes.index(data.classes[said[at]])
         shown.append(
             {
-                "id": data.table.ids[which[at]], "label": data.classes[labels[at]], "said": data.classes[said[at]],
+                "id": shown_name(data, which[at]), "label": data.classes[labels[at]], "said": data.classes[said[at]],
                 "probability": float(sure[at]), "values": [[nullable(one) for one in row] for row in values.T.tolist()],
                 "weight": occlusion(bundle.probabilities, case, own).tolist(),
             }
         )  # fmt: skip
     return shown
+
+
+def shown_name(data: Folded, case: int) -> str:
+    """What a case is called, or the series of a window and when it ends."""
+    if data.table.origins is None:
+        return data.table.ids[case]
+    stamp = np.datetime64(int(data.table.origins[case]), "us").astype("datetime64[s]").item()
+    return f"{data.table.ids[case]} up to {stamp:%Y-%m-%d %H:%M} UTC"
 
 
 def nullable(value: float) -> float | None:
