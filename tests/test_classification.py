@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from deltalake import DeltaTable
@@ -15,6 +16,9 @@ from flows.showing import showing
 from flows.spec import load_spec
 from flows.training import training
 from models.errors import Fault
+from tasks.gather.opening import open_folds
+from tasks.gather.task import Labelled
+from tasks.held_out import identities, read_held_out
 from tasks.promote import read_live
 from tasks.storage import Store
 
@@ -261,3 +265,24 @@ def test_real_cases_of_several_channels_and_unequal_lengths_are_told_apart(serve
     outcome = training(load_spec(tmp_path / "vowels.yaml"))
     assert outcome.num_cases == {"train": 270, "validation": 0, "test": 370}
     assert outcome.scores["new"]["test"]["accuracy"] > 0.9
+
+
+def test_a_live_classifier_is_held_to_what_it_said_of_cases_before_it_learned_from_them(server, tmp_path):
+    rocket = {"kind": "rocket", "features": 168}
+    first = training(make_spec(tmp_path, make_cases(20), network=rocket))
+    spec = make_spec(tmp_path, make_cases(30), network=rocket)
+    store, live = Store(spec.store), read_live(Store(spec.store), "waves").model
+    second = training(spec)
+    assert first.promoted
+    assert second.num_cases["train"] > first.num_cases["train"]
+    held = read_held_out(store, live)
+    runs = [one for one in store.manifests("validate_classifier") if one["made_from"]["inputs"]["model"] == live.digest]
+    [scored] = [one["receipt"] for one in runs if one["receipt"]["num_cases"]["validation"] == second.num_cases["train"]]
+    table = pq.read_table(store.folder("validate_classifier", scored["key"]) / "predictions.parquet").to_pandas()
+    by_name = table[table["fold"] == "validation"].set_index("id")
+    data = open_folds(store, Labelled.model_validate(store.manifests("gather")[-1]["receipt"]), spec.folds)
+    names = dict(zip(identities(data, data.of("train")), (data.table.ids[at] for at in data.of("train")), strict=True))
+    known = [at for at, case in enumerate(held.cases) if case in names]
+    assert len(known) > 10
+    for at in known:
+        assert by_name.loc[names[held.cases[at]], "probability"] == pytest.approx(held.probabilities[at].max())
