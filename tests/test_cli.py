@@ -161,7 +161,7 @@ def test_a_truncated_parquet_file_and_a_text_target_are_named(server, case, monk
 
 SPEC_FAULTS = [
     ({"fit__learing_rate": 1}, r"fit.learing_rate is no key .*did you mean 'learning_rate'.*allowed here: epochs"),
-    ({"colour": "blue"}, r"colour is no key of this spec; allowed here: name, store, source"),
+    ({"colour": "blue"}, r"colour is no key of this spec; allowed here: name, task, store, source"),
     ({"fit__epochs": 3}, r"give either fit.epochs or fit.max_steps"),
     ({"network__kind": "transformer"}, r"network.kind is 'transformer'; it can be auto, reference, residual, periodic, linear"),
     ({"windows__lookback": 0}, r"windows.lookback: Input should be greater than or equal to 1 \(0 given\)"),
