@@ -8,7 +8,7 @@ from labelled import make_cases, waves
 from models.classification.augment import bent, vary
 from models.classification.cases import Cases
 from models.classification.networks import ValidNorm, build_classifier, differences
-from models.classification.scaling import Standard, filled, inside, own_scale, shape_of
+from models.classification.scaling import Standard, filled, inside, own_scale, scale_of, shape_of, thinned
 from models.classification.specs import ReferenceClassifierSpec, ResidualClassifierSpec, Shape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -177,3 +177,16 @@ def test_a_shape_says_what_there_was_to_train_on():
     assert found.num_classes == 2
     assert 20 <= found.usual <= found.longest <= 40
     assert not found.many
+
+
+def test_of_very_many_cases_some_tell_the_scale_but_all_of_them_what_is_missing_and_how_long(monkeypatch):
+    cases = waves(num_each=100, steps=12)
+    every = scale_of(cases)
+    monkeypatch.setattr("models.classification.scaling.ASKED", 30)
+    assert len(thinned(cases)) == 29
+    mean, std = scale_of(cases)
+    assert mean == pytest.approx(every[0], abs=0.1)
+    assert std == pytest.approx(every[1], abs=0.1)
+    cases.rows[cases.starts[1]] = np.nan
+    assert 1 not in np.arange(0, 200, 7)
+    assert shape_of(cases, 2).masked

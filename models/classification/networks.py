@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.classification.augment import vary
 from models.classification.cases import Cases
 from models.classification.rocket import Rocket
-from models.classification.scaling import Standard, inside
+from models.classification.scaling import Standard, inside, thinned
 from models.classification.specs import ClassifierSpec, ReferenceClassifierSpec, ResidualClassifierSpec, Shape
 
 LONGEST = 512  # steps that a residual net works on; longer cases are taken several steps at a time
@@ -146,7 +146,7 @@ class ResidualClassifier(nn.Module):
     @torch.no_grad()
     def learn_scale(self, cases: Cases) -> None:
         self.scale.learn(cases)
-        size, steps = torch.zeros_like(self.steepness), torch.zeros_like(self.steepness)
+        size, steps, cases = torch.zeros_like(self.steepness), torch.zeros_like(self.steepness), thinned(cases)
         for which in cases.in_batches(64):
             batch = cases.batch(which)
             mask = inside(batch.lengths, batch.values.shape[2])

@@ -24,7 +24,7 @@ STRENGTHS = np.logspace(-3, 3, 10)  # of the ridge
 NUMBERS = 1 << 24  # held at a time
 CACHED = 1 << 18  # held at a time where they are looked at again and again
 FEWER = 2_520  # features at most, where there are many cases
-MOST, TRIED = 20_000, 1_000  # cases that it learns from, and that the way to see them is chosen by
+MOST, TRIED = 10_000, 1_000  # cases that it learns from, and that the way to see them is chosen by
 USUAL_HEAT = 0.3  # by which scores between -1 and 1 are divided to be logits, as far as cases do not tell
 
 

@@ -11,12 +11,14 @@ FAR = 8.0  # standard deviations beyond which a value is taken for this
 SMOOTH = 4.0  # a series whose steps are so many times smaller than its spread can be stretched without harm
 TENFOLD = 10.0  # cases whose spread differs by more are also shown with their own taken out
 MANY = 2_520  # cases from which on a rocket takes fewer features, so that its ridge can be solved
+ASKED = 5_000  # cases at most that a scale is learned from
 FLOOR = 1e-3  # of a channel's spread, below which that of a case counts as none
 
 
 def shape_of(cases: Cases, num_classes: int) -> Shape:
     """What the cases to train on say of a classifier's form."""
-    values = [cases.values(case) for case in range(len(cases))]
+    some = thinned(cases)
+    values = [some.values(case) for case in range(len(some))]
     mean, std = scale_of(cases)
     centres, spreads = (np.stack([figure(one) for one in values]) for figure in (nanmean, nanstd))
     alike = np.abs(centres - mean).max() < 0.02 * std.max() and np.abs(spreads / std - 1).max() < 0.1
@@ -27,7 +29,7 @@ def shape_of(cases: Cases, num_classes: int) -> Shape:
         num_classes=num_classes,
         longest=int(cases.lengths.max()),
         usual=int(np.median(cases.lengths)),
-        masked=any(np.isnan(one).any() for one in values),
+        masked=any(np.isnan(cases.values(case)).any() for case in range(len(cases))),
         rough=bool(not roughness or np.median(roughness) < SMOOTH),
         rescaled=bool(not alike and ratio > TENFOLD),
         alike=bool(alike),
@@ -45,8 +47,14 @@ def nanstd(values: np.ndarray) -> np.ndarray:
     return np.sqrt(nanmean((values - nanmean(values)) ** 2))
 
 
+def thinned(cases: Cases) -> Cases:
+    """Of very many cases every so-manieth, which tell as much of a scale: they may be windows that overlap."""
+    return cases.pick(np.arange(0, len(cases), -(-len(cases) // ASKED))) if len(cases) > ASKED else cases
+
+
 def scale_of(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (C,) of all steps of all cases."""
+    """Mean and standard deviation (C,) of all steps of the cases, of very many of some."""
+    cases = thinned(cases)
     each = [cases.values(case) for case in range(len(cases))]
     count = sum((~np.isnan(one)).sum(0) for one in each)
     mean = sum(np.nansum(one, 0, dtype=np.float64) for one in each) / np.maximum(count, 1)
