@@ -69,22 +69,17 @@ class ValidNorm(nn.Module):
 
     def forward(self, rows: Tensor, mask: Tensor | None) -> Tensor:
         """Rows (B, W, 1, T); mask (B, 1, 1, T), None where every step belongs to a case."""
+        steps = rows.permute(0, 2, 3, 1).flatten(0, 2)  # (B * T, W), as they lie in memory
         if mask is None:
-            return F.batch_norm(
-                rows, self.mean, self.variance, self.weight, self.bias, self.training, self.momentum, self.epsilon
-            )
-        if self.training:
-            count = mask.sum()
-            mean = rows.float().sum((0, 2, 3)) / count
-            variance = ((rows.float() - mean[:, None, None]) * mask).square().sum((0, 2, 3)) / count
-            with torch.no_grad():
-                self.mean.lerp_(mean, self.momentum)
-                self.variance.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
+            found = self.norm(steps)
         else:
-            mean, variance = self.mean, self.variance
-        factor = self.weight * (variance + self.epsilon).rsqrt()
-        shift = self.bias - mean * factor
-        return (rows * factor[:, None, None] + shift[:, None, None]) * mask
+            places = mask.flatten().nonzero()[:, 0]
+            found = self.norm(steps.index_select(0, places))
+            found = found.new_zeros(len(steps), found.shape[1]).index_copy(0, places, found)
+        return found.view(len(rows), 1, -1, found.shape[1]).permute(0, 3, 1, 2)
+
+    def norm(self, rows: Tensor) -> Tensor:
+        return F.batch_norm(rows, self.mean, self.variance, self.weight, self.bias, self.training, self.momentum, self.epsilon)
 
 
 def convolution(num_in: int, num_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
