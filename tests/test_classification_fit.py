@@ -79,6 +79,8 @@ def test_every_pass_shows_every_case_once_and_a_later_start_shows_the_same_batch
     batches = shuffled(cases, 4, 0, 0, CPU)
     seen = [next(batches).labels.tolist() for _ in range(10)]
     assert [sorted([*chain(*seen)][at : at + 10]) for at in (0, 10, 20, 30)] == [list(range(10))] * 4
+    assert seen[:5] != seen[5:]
+    assert [next(shuffled(cases, 4, 1, 0, CPU)).labels.tolist()] != seen[:1]
     later = shuffled(cases, 4, 0, 7, CPU)
     assert [next(later).labels.tolist() for _ in range(3)] == seen[7:]
 

@@ -8,7 +8,7 @@ from labelled import make_cases, waves
 from models.classification import rocket
 from models.classification.fit import fit_classifier, predict
 from models.classification.networks import build_classifier
-from models.classification.rocket import KERNELS, Rocket, dilations_of, even_share, fit_ridge, set_thresholds
+from models.classification.rocket import KERNELS, Rocket, dilations_of, even_share, fit_ridge, own_responses, set_thresholds
 from models.classification.scaling import shape_of
 from models.classification.specs import RocketSpec
 from models.specs import FitSpec
@@ -74,6 +74,17 @@ def test_thresholds_are_quantiles_of_what_a_kernel_makes_of_one_training_case():
     made = network.responses(network.prepared(batch.values, torch.ones(1, 30, dtype=torch.bool)), 0)[0]
     levels = torch.from_numpy((np.arange(1, network.counts[0] + 1) * (np.sqrt(5) + 1) / 2 % 1).astype(np.float32))
     torch.testing.assert_close(network.thresholds_0, torch.quantile(made, levels, dim=1).T)
+
+
+def test_what_a_kernel_makes_of_a_case_does_not_depend_on_longer_ones_beside_it():
+    cases = waves(steps=30, unequal=True, num_channels=3)
+    network, _ = fitted(cases)
+    kernels, at = torch.tensor([5, 40, 80]), 1
+    together = own_responses(network, cases.batch(np.array([0, 3, 9])), at, kernels)
+    for row, case, kernel in zip(together, (0, 3, 9), kernels, strict=True):
+        alone = own_responses(network, cases.batch(np.array([case])), at, kernel[None])[0]
+        torch.testing.assert_close(row[: len(alone)], alone)
+        assert row[len(alone) :].isnan().all()
 
 
 @pytest.mark.parametrize(("cases", "features"), [(12, 30), (40, 7)], ids=["more features", "more cases"])

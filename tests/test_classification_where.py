@@ -37,8 +37,8 @@ def test_short_cases_are_looked_at_step_by_step(steps):
 
 
 def test_a_stretch_is_replaced_by_a_line_between_its_neighbours():
-    values = np.array([[0.0], [9], [9], [9], [4]])
+    values = np.array([[0.0], [9], [8], [9], [4]])
     assert without(values, 1, 4)[:, 0].tolist() == [0, 1, 2, 3, 4]
-    assert without(values, 3, 5)[:, 0].tolist() == [0, 9, 9, 9, 9]
-    assert without(values, 0, 4)[:, 0].tolist() == [4, 4, 4, 4, 4]
+    assert without(values, 3, 5)[:, 0].tolist() == [0, 9, 8, 8, 8]
+    assert without(values, 0, 2)[:, 0].tolist() == [8, 8, 8, 9, 4]
     assert values[1, 0] == 9
