@@ -125,7 +125,7 @@ def test_making_paths_absolute_leaves_the_document_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"wndows": {}}, r"wndows is no key of this spec \(did you mean 'windows'\?\); allowed here: name, task, store, source,"),
+        ({"wndows": {}}, r"wndows is no key of this spec \(did you mean 'windows'\?\); allowed here: name, task, store,"),
         ({"fit__epoch": 3}, r"fit\.epoch is no key of this spec \(did you mean 'epochs'\?\); allowed here: epochs, max_steps,"),
         ({"source__zone": "UTC"}, r"source\.zone is no key of this spec.*; allowed here: uri, delimiter, decimal, quote,"),
         ({"windows__look_back": 3}, r"windows\.look_back is no key .*'lookback'.*allowed here: lookback, horizon, stride$"),
