@@ -181,7 +181,7 @@ class Plain(nn.Sequential):
         layers = [
             layer
             for before, after, kernel in sizes
-            for layer in (nn.Conv1d(before, after, kernel, padding="same"), nn.BatchNorm1d(after), nn.ReLU())
+            for layer in (nn.Conv1d(before, after, kernel, padding=kernel // 2), nn.BatchNorm1d(after), nn.ReLU())
         ]
         super().__init__(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(128, num_classes))
 
