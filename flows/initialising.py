@@ -70,7 +70,8 @@ def name_of(uris: list[str]) -> str:
     stems = [Path(uri.rstrip("/*?")).name.split(".")[0] for uri in uris]
     stem = re.sub(r"(?i)_train$", "", stems[0])
     if len(stems) > 1:  # what they have in common, or their folder
-        stem = os.path.commonprefix(stems).rstrip("0123456789_-. ") or Path(uris[0]).absolute().parent.name  # noqa: RUF071, of names, not paths
+        alike = os.path.commonprefix(stems)  # noqa: RUF071, letter by letter is what is meant
+        stem = alike.rstrip("0123456789_-. ") or Path(uris[0]).absolute().parent.name
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:100]
     return plain or "series"
 

@@ -88,6 +88,8 @@ def take_sample(files: list[SourceFile], partitions: list[dict[str, str]]) -> Sa
     taken = [with_folders(take_one(files[at], len(chosen)), partitions[at]) for at in chosen]
     shared = [name for name in taken[0].columns if all(name in one.columns for one in taken)]
     if not shared:
+        if len(files) == 1:
+            raise Fault(f"{files[0].name} has no column with a name of its own. Give each column one in the first line.")
         raise Fault(f"{files[0].name} and {files[-1].name} have no column in common. Name files of one kind.")
     whole = all(one.whole for one in taken) and len(chosen) == len(files)
     parts, offset = [], 0
