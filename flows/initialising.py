@@ -151,7 +151,7 @@ def render(guess: Guess, path: Path, uris: list[str]) -> str:
     for section, settings in (("source", [uri, *guess.source]), ("folds", guess.folds), ("windows", guess.windows)):
         if settings:
             lines += [f"{section}:", *lines_of(settings, "  ")]
-    lines += [f"# {line}" for doubt in guess.doubts for line in textwrap.wrap(f"Look: {doubt}.", WIDE - 2)]
+    lines += [f"# {line}" for doubt in guess.doubts for line in textwrap.wrap(printable(f"Look: {doubt}."), WIDE - 2)]
     return "\n".join(lines) + "\n"
 
 
@@ -160,12 +160,18 @@ def lines_of(settings: list[Setting], indent: str) -> list[str]:
     lines = []
     for one in settings:
         code = f"{indent}{'# ' if one.off else ''}{one.key}: {dumped(one.value)}"
-        line = f"{code:<{COLUMN - 1}} # {one.why}" if one.why else code
+        why = printable(one.why)
+        line = f"{code:<{COLUMN - 1}} # {why}" if why else code
         if len(line) > WIDE:
-            lines += textwrap.wrap(one.why, WIDE, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+            lines += textwrap.wrap(why, WIDE, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
             line = code
         lines.append(line)
     return lines
+
+
+def printable(text: str) -> str:
+    """Text that a comment can hold: names may have any character."""
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def dumped(value: Any) -> str:

@@ -304,6 +304,37 @@ def test_a_label_that_changes_along_stamps_makes_a_classification_of_a_stream(se
     assert set(checking(load_spec("data.yaml")).classes) == {"walk", "run"}
 
 
+def test_many_classes_of_two_cases_each_are_told():
+    frame = cases().drop(columns="label")
+    frame["label"] = frame["case"].str[1:].astype(int) // 2 + 100
+    wide = pd.concat([frame.assign(case=frame["case"] + str(k), label=frame["label"] + 10 * k) for k in range(9)])
+    document = init(wide)
+    assert said(document, "label", "case") == {"label": "label", "case": "case"}
+
+
+def test_a_label_without_numbers_beside_it_is_no_classification():
+    with pytest.raises(Fault, match="no column of numbers that varies"):
+        init(pd.DataFrame({"when": hours(), "class": np.where(np.arange(ROWS) % 9 > 4, "a", "b")}))
+
+
+def test_flags_in_words_are_covariates_and_no_channels():
+    flags = np.where(np.arange(ROWS) % 5 == 0, "true", "false")
+    columns = {"when": hours(), "x": wave(), "open": flags}
+    assert init(pd.DataFrame(columns))["source"]["past_covariates"] == ["open"]
+    columns["label"] = np.where(np.arange(ROWS) % 90 > 45, "a", "b")
+    assert init(pd.DataFrame(columns))["source"]["channels"] == ["x"]
+
+
+def test_numbers_beyond_single_precision_are_left_out():
+    document = init(pd.DataFrame({"when": hours(), "load": wave(), "huge": wave() * 1e300}))
+    assert said(document, "target", "past_covariates") == {"target": "load", "past_covariates": None}
+
+
+def test_names_with_characters_that_can_not_be_printed_do_no_harm():
+    document = init(pd.DataFrame({"when": hours(), "load": wave(), "x\x9d": wave(seed=1)}))
+    assert document["source"]["past_covariates"] == ["x\x9d"]
+
+
 def test_numbers_named_target_along_stamps_are_forecast():
     document = init(pd.DataFrame({"when": hours(), "target": np.arange(ROWS) % 5}))
     assert "task" not in document

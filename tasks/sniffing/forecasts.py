@@ -1,5 +1,7 @@
 """A spec of a forecast for what a sample seems to hold."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from models.errors import Fault, counted, shortlist
@@ -58,14 +60,7 @@ def rows_of(kinds: Kinds, good: np.ndarray) -> Kinds:
     if good.all():
         return kinds
     numbers = {name: values[good] for name, values in kinds.numbers.items()}
-    return Kinds(
-        numbers,
-        {name: codes[good] for name, codes in kinds.words.items()},
-        kinds.texts,
-        kinds.empty,
-        kinds.order,
-        kinds.markers,
-    )
+    return replace(kinds, numbers=numbers, words={name: codes[good] for name, codes in kinds.words.items()})
 
 
 def shown(names) -> str:

@@ -28,6 +28,7 @@ class Kinds:
     words: dict[str, np.ndarray] = field(default_factory=dict)  # (R,) int64 codes of text, -1 where there is none
     texts: dict[str, list[str]] = field(default_factory=dict)  # what the codes of `words` stand for
     empty: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)  # of the numbers, those that a text has as true and false
     order: list[str] = field(default_factory=list)  # all columns, as the file has them
     markers: dict[str, str] = field(default_factory=dict)  # what stands for no value -> in which column it was met first
 
@@ -64,6 +65,7 @@ def add_text(kinds: Kinds, sample: Sample, name: str, column: pa.ChunkedArray) -
     if sample.dialect and len(known) and pc.all(pc.is_in(known, pa.array(TRUE + FALSE))).as_py() and not is_digits(known):
         truth = pc.is_in(pc.utf8_trim_whitespace(column), pa.array(TRUE))
         kinds.numbers[name] = pc.cast(truth, pa.uint8()).to_numpy().astype(float)
+        kinds.flags.append(name)
         return
     values = to_numbers(sample.spec(), column) if sample.dialect else None
     if values is None and sample.dialect and (odd := stray_words(known, sample.dialect.decimal)) is not None:

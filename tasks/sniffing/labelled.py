@@ -16,7 +16,10 @@ from tasks.sniffing.settings import Guess, Setting
 from tasks.sniffing.stamping import Stamps
 from tasks.sniffing.steps import Steps, find_steps, usual_length
 
-MOST_CLASSES, MOST_NUMBERS = 100, 20  # different words, or whole numbers, that are taken for classes
+MOST_CLASSES = 1000  # of cases
+MOST_WORDS, MOST_NUMBERS = 100, 20  # classes of a stream: different words, or whole numbers
+FEWEST_ROWS = 5  # of each class, on average
+LARGEST_CLASS = 1e9
 SAID = {*FOLDS, "training", "testing", "dev"}  # what a column of folds holds
 USUAL_WINDOW = 48  # steps of a window where no season is known
 TO_LEARN = 20  # windows that a series is enough for, one after the other
@@ -36,9 +39,12 @@ def guess_labels(sample: Sample, stamps: Stamps | None, kinds: Kinds) -> Guess |
     """A spec that tells classes apart, and why each line of it is as it is; None where no column seems to hold classes."""
     for labels in candidates(kinds):
         case = case_column(kinds, labels)
+        if not seen_columns(kinds, {labels.name, case, *(stamps.columns if stamps else ())}):
+            continue
         if case is not None:
             return of_cases(sample, stamps, kinds, labels, case)
         plainly = labels.are_words or rank(labels.name, LABELS) < LABELS.index("target")
+        plainly = plainly and len(labels.classes) <= (MOST_WORDS if labels.are_words else MOST_NUMBERS)
         if stamps is not None and plainly:
             return of_stream(sample, stamps, kinds, labels)
     return None
@@ -48,11 +54,13 @@ def candidates(kinds: Kinds) -> list[Labels]:
     """Columns named as labels are that hold few different words or whole numbers, the most telling name first."""
     found = []
     for name, codes in kinds.words.items():
-        if is_hinted(name, LABELS) and 2 <= len(kinds.texts[name]) <= MOST_CLASSES:
+        if is_hinted(name, LABELS) and 2 <= len(kinds.texts[name]) <= min(MOST_CLASSES, len(codes) // FEWEST_ROWS):
             found.append(Labels(name, codes, sorted(kinds.texts[name]), True))
     for name, values in kinds.numbers.items():
         known = np.unique(values[~np.isnan(values)])
-        if is_hinted(name, LABELS) and 2 <= len(known) <= MOST_NUMBERS and np.all(known == np.rint(known)):
+        if not is_hinted(name, LABELS) or not 2 <= len(known) <= min(MOST_CLASSES, len(values) // FEWEST_ROWS):
+            continue
+        if np.all(known == np.rint(known)) and np.abs(known).max() < LARGEST_CLASS:
             found.append(Labels(name, pd.factorize(values)[0], [f"{value:.0f}" for value in known], False))
     return sorted(found, key=lambda one: rank(one.name, LABELS))
 
@@ -192,9 +200,10 @@ def say_labels(guess: Guess, labels: Labels) -> None:
 
 def say_channels(guess: Guess, kinds: Kinds, named: set) -> list[str]:
     """The line on the columns that are seen, which are given back."""
-    others = [name for name in kinds.numbers if name not in named]
-    dropped = {name: why for name in others if (why := unfit(kinds.numbers[name], name))}
-    channels = [name for name in others if name not in dropped]
+    channels = seen_columns(kinds, named)
+    dropped = {
+        name: unfit(kinds.numbers[name], name) or "true and false" for name in kinds.numbers if name not in (*named, *channels)
+    }
     rest = [*dropped, *kinds.words, *kinds.empty, *(name for name in named if name)]
     glob = glob_of(channels, rest)
     guess.source.append(Setting("channels", [glob] if glob else channels, f"{counted(len(channels), 'columns')} of numbers"))
@@ -203,6 +212,12 @@ def say_channels(guess: Guess, kinds: Kinds, named: set) -> list[str]:
     if left:
         guess.facts["left out"] = shortlist((f"{name} ({why})" for name, why in left.items()), 6)
     return channels
+
+
+def seen_columns(kinds: Kinds, named: set) -> list[str]:
+    """The columns of numbers that may be channels."""
+    fit = [name for name, values in kinds.numbers.items() if not unfit(values, name)]
+    return [name for name in fit if name not in named and name not in kinds.flags]
 
 
 def say_empty(guess: Guess, kinds: Kinds, channels: list[str], where: str) -> None:

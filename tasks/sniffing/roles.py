@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tasks.ingest.panel import LARGEST
 from tasks.ingest.sources import RESERVED
 from tasks.sniffing.grouping import Kinds
 from tasks.sniffing.naming import KNOWN_AHEAD, TARGETS, alike, glob_of, is_hinted, rank
@@ -75,6 +76,8 @@ def unfit(values: np.ndarray, name: str) -> str:
         return "empty"
     if len(known) == len(values) > 2 and np.all(np.diff(values) == 1):
         return COUNTS
+    if np.abs(known).max() > LARGEST:
+        return "beyond single precision"
     if known.min() == known.max():
         return "constant"
     return ""
