@@ -103,6 +103,10 @@ def guess_table(files: list[SourceFile], partitions: list[dict[str, str]]) -> Gu
         raise no_stamps(name, sample)
     guess = guess or guess_forecast(name, sample, stamps, kinds)
     guess.source = dialect_settings(sample, kinds) + guess.source
+    if sample.ragged:
+        guess.doubts.append(
+            f"{counted(sample.ragged, 'rows')} with more or fewer fields than the header; training refuses them"
+        )
     guess.facts = {"data": describe(files, sample)} | guess.facts
     return guess
 

@@ -213,6 +213,15 @@ def test_stamps_off_any_grid_are_pointed_out():
     assert any("training refuses them: resample" in doubt for doubt in initialising(["data.csv"], None, False).doubts)
 
 
+def test_rows_that_can_not_be_read_are_pointed_out():
+    text = pd.DataFrame({"when": hours(), "load": wave()}).to_csv(index=False)
+    put(text.replace("2023-01-02 03:00", "yesterday") + "2023-03-01,1,2\n", "data.csv")
+    assert initialising(["data.csv"], None, False).doubts == (
+        "1 row without a stamp that can be read; mend them or take them out",
+        "1 row with more or fewer fields than the header; training refuses them",
+    )
+
+
 def test_few_steps_get_a_short_horizon_and_a_lookback_that_fits(server):
     from flows.checking import checking
 

@@ -84,11 +84,12 @@ def say_stamps(guess: Guess, stamps: Stamps, steps: Steps) -> None:
         why = "of the local clock, whose hours and days the net sees: change it if that is another, as Europe/Paris"
     guess.source.append(Setting("timezone", "UTC", why))
     guess.source.append(Setting("frequency", steps.frequency, "the most common step"))
-    if (bad := int((~stamps.good).sum())) > 0:
-        guess.doubts.append(f"{counted(bad, 'rows')} without a stamp that can be read; mend them or take them out")
 
 
 def say_form(guess: Guess, stamps: Stamps) -> None:
+    """The line on how stamps are written, and what is to be looked at."""
+    if (bad := int((~stamps.good).sum())) > 0:
+        guess.doubts.append(f"{counted(bad, 'rows')} without a stamp that can be read; mend them or take them out")
     if stamps.form is None:
         return
     why = "how they are written"

@@ -45,6 +45,7 @@ class Sample:
     whole: bool  # whether every row is here
     dialect: Dialect | None  # of a CSV
     twice: list[str] = field(default_factory=list)  # names that several columns have
+    ragged: int = 0  # rows with more or fewer fields than the header, which were passed over
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -98,7 +99,9 @@ def take_sample(files: list[SourceFile], partitions: list[dict[str, str]]) -> Sa
         offset += 0 if whole else int(one.parts.max(initial=0)) + 1
     columns = {name: joined([one.columns[name] for one in taken]) for name in shared}
     num_rows = sum(one.num_rows for one in taken) * len(files) // len(chosen)
-    return Sample(columns, np.concatenate(parts), num_rows, whole, taken[0].dialect, taken[0].twice)
+    return Sample(
+        columns, np.concatenate(parts), num_rows, whole, taken[0].dialect, taken[0].twice, sum(one.ragged for one in taken)
+    )
 
 
 def joined(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -132,7 +135,10 @@ def take_csv(file: SourceFile, share: int) -> Sample:
     check_header(file, rows)
     dialect = Dialect(delimiter, guess_decimal(rows[1:], delimiter), encoding)
     below = text.encode()[len(header_text(SourceSpec.model_construct(delimiter=delimiter, encoding=encoding), file)) :]
-    runs = [parse_text(file, content, rows[0], dialect) for content in (below, cut_head(tail, encoding)) if content.strip()]
+    ragged: list[int] = []
+    runs = [
+        parse_text(file, content, rows[0], dialect, ragged) for content in (below, cut_head(tail, encoding)) if content.strip()
+    ]
     if not runs or not sum(len(run) for run in runs):
         raise Fault(f"{file.name} has a header and no rows.")
     table, parts = pa.concat_tables(runs), np.repeat(np.arange(len(runs)), [len(run) for run in runs])
@@ -140,7 +146,7 @@ def take_csv(file: SourceFile, share: int) -> Sample:
     num_rows = len(table) if size == len(head) else round(len(table) * (size or file.bytes * 4) / max(1, seen))
     named = {name: table.column(at) for at, name in enumerate(rows[0]) if rows[0].count(name) == 1}
     twice = sorted({name for name in rows[0] if rows[0].count(name) > 1 and name.strip()})
-    return Sample(named, parts, num_rows, size == len(head), dialect, twice)
+    return Sample(named, parts, num_rows, size == len(head), dialect, twice, len(ragged))
 
 
 def read_ends(file: SourceFile, head: int, tail: int) -> tuple[bytes, bytes, int | None]:
@@ -222,16 +228,19 @@ def is_number(field: str) -> bool:
     return True
 
 
-def parse_text(file: SourceFile, content: bytes, header: list[str], dialect: Dialect) -> pa.Table:
-    """All columns as text; rows with more or fewer fields than the header are passed over."""
+def parse_text(file: SourceFile, content: bytes, header: list[str], dialect: Dialect, ragged: list[int]) -> pa.Table:
+    """All columns as text; of rows with more or fewer fields than the header only the number of these is noted."""
     names = [str(at) for at in range(len(header))]
+
+    def pass_over(row) -> str:
+        ragged.append(row.actual_columns)
+        return "skip"
+
     try:
         return pyarrow.csv.read_csv(
             io.BytesIO(content),
             pyarrow.csv.ReadOptions(column_names=names, block_size=max(1 << 20, 64 * len(names))),
-            pyarrow.csv.ParseOptions(
-                delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=lambda row: "skip"
-            ),
+            pyarrow.csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=pass_over),
             pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
