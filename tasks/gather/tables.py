@@ -15,7 +15,6 @@ from tasks.gather.files import FOLDS, CaseFile
 from tasks.gather.source import LabelledSource
 from tasks.ingest.sources import USUAL_MARKERS
 from tasks.ingest.streams import open_text
-from tasks.progress import say
 
 SAMPLE = 200  # values that tell whether a column is meant to hold numbers
 NO_LABEL = {mark for mark in USUAL_MARKERS if mark != "None"}  # which may well be the name of a class
@@ -34,6 +33,8 @@ def read_table(source: LabelledSource, file: CaseFile, needs_labels: bool = True
         raise Fault(f"{file.name} has a header and no rows.")
     channels = channels_of(source, file, table)
     if others := passed_over(source, table, channels):
+        from tasks.progress import say  # and Prefect with it, which those who only look at values do without
+
         say(f"{file.name}: columns of words are left out: {shortlist(others, 8)}")
     values = np.stack([numbers(source, file, table, name) for name in channels], 1)
     split = None if source.split is None else folds_of(file, texts(table, source.split), source.split)
