@@ -231,6 +231,12 @@ def test_few_steps_get_a_short_horizon_and_a_lookback_that_fits(server):
     assert checking(load_spec("data.yaml")).too_short == 0
 
 
+def test_a_lookback_is_said_where_two_seasons_are_more_than_there_is():
+    put(pd.DataFrame({"ts": 1_700_000_000 + 60 * np.arange(3000), "cpu": wave(3000)}), "data.csv")
+    spec = load_spec(initialising(["data.csv"], None, False).spec)
+    assert spec.windows.lookback + spec.windows.horizon + spec.folds.validation + spec.folds.test <= 3000
+
+
 def test_a_season_is_the_horizon_and_a_tenth_of_the_steps_each_fold():
     document = init(pd.DataFrame({"when": hours(1000), "load": wave(1000)}))
     assert (document["folds"], document["windows"]) == ({"validation": 96, "test": 96}, {"horizon": 24})
@@ -344,8 +350,15 @@ def test_names_with_characters_that_can_not_be_printed_do_no_harm():
     assert document["source"]["past_covariates"] == ["x\x9d"]
 
 
+def test_a_label_that_changes_within_series_makes_a_classification_of_streams():
+    state = np.where(np.sin(np.arange(ROWS) / 30) > 0, "walk", "run")
+    parts = [pd.DataFrame({"when": hours(), "machine": name, "x": wave(), "label": state}) for name in "abc"]
+    expected = {"case": None, "timestamp": "when", "series_id": "machine"}
+    assert said(init(pd.concat(parts)), *expected) == expected
+
+
 def test_numbers_named_target_along_stamps_are_forecast():
-    document = init(pd.DataFrame({"when": hours(), "target": np.arange(ROWS) % 5}))
+    document = init(pd.DataFrame({"when": hours(), "target": np.arange(ROWS) % 5, "x": wave()}))
     assert "task" not in document
     assert document["source"]["target"] == "target"
 
