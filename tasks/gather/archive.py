@@ -110,7 +110,8 @@ def parsed(fields: list[str], none: set[str], decimal: str, where: str) -> np.nd
     values = np.empty(len(fields), np.float32)
     for at, text in enumerate(one.strip() for one in fields):
         try:
-            values[at] = np.nan if text in none else float(text.replace(decimal, "."))
+            with np.errstate(over="ignore"):  # which is told below
+                values[at] = np.nan if text in none else float(text.replace(decimal, "."))
         except ValueError as error:
             raise Fault(f"{where}, value {at + 1:,}: {text[:40]!r} is no number.") from error
         if np.isinf(values[at]):

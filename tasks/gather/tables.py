@@ -198,7 +198,8 @@ def numbers(source: LabelledSource, file: CaseFile, table: pa.Table, name: str) 
             values = pc.cast(column, pa.float64()).to_numpy()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise Fault(f"{file.name} column {name!r} holds {column.type}; a channel needs numbers.") from error
-    single = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # which is told below
+        single = values.astype(np.float32)
     if len(bad := np.flatnonzero(np.isinf(single))):
         raise Fault(
             f"{file.name} row {bad[0] + 1:,}, column {name!r}: {values[bad[0]]} is no finite number of single precision."
