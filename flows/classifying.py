@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from flows.classification import ClassificationSpec
 from flows.gathering import check_labels, gathered
 from flows.running import Run
-from models.classification.specs import form_name
 from models.errors import Fault, shortlist
+from models.networks import form_name
 from tasks.choose_classifier import choose_classifier
 from tasks.gather.files import list_case_files
 from tasks.gather.task import Labelled, gather

@@ -4,7 +4,6 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.classification import ClassificationSpec
 from flows.spec import PipelineSpec
-from models.classification.specs import form_name as class_form_name
 from models.classification.windows import LabelWindows
 from models.errors import Fault, shortlist
 from models.networks import form_name
@@ -95,7 +94,7 @@ def shown_classifier(store: Store, live: Live | None, model: ClassModel) -> Show
     about = bundle.description
     members = tuple(
         Part(
-            form=class_form_name(member.network), seeds=member.seeds,
+            form=form_name(member.network), seeds=member.seeds,
             num_parameters=sum(value.numel() for value in seeds[0].values()),
         )
         for member, seeds in zip(about.members, bundle.weights, strict=True)

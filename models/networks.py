@@ -89,8 +89,12 @@ FitSettings = create_model(
 
 def recipe(network: NetworkSpec, settings: FitSettings) -> FitSpec:
     """How a network is fitted: its recipe, but for what the settings say."""
+    return filled_in(RECIPES[network.kind], settings)
+
+
+def filled_in(own: dict, settings: FitSettings) -> FitSpec:
+    """A recipe, but for what the settings say."""
     said = settings.model_dump(exclude_none=True)
-    own = dict(RECIPES[network.kind])
     if "epochs" in said or "max_steps" in said:
         own = {name: value for name, value in own.items() if name not in ("epochs", "max_steps")}
     return FitSpec.model_validate(own | said)

@@ -5,7 +5,7 @@ import numpy as np
 from models.classification.bundle import Classifier
 from models.classification.choice import choose_members
 from models.classification.folds import CaseFolds
-from models.classification.specs import form_name
+from models.networks import form_name
 from tasks.gather.opening import open_folds
 from tasks.gather.task import Labelled
 from tasks.held_out import read_held_out, write_held_out

@@ -4,18 +4,17 @@ from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
 from pydantic import BaseModel, ConfigDict
 
 from models.classification.folds import CaseFolds, fold_cases
 from models.errors import Fault, shortlist
+from tasks.forecast.table import create, upsert, writing
 from tasks.gather.opening import read_cases
 from tasks.gather.task import Labelled, Table, read_index
 from tasks.lease import LeasedLocks
 from tasks.policy import step
 from tasks.progress import say
-from tasks.storage import Store, speaking_of
+from tasks.storage import Store
 from tasks.train_classifier import ClassModel, read_classifier
 
 SCHEMA = pa.schema(
@@ -147,17 +146,6 @@ def rows_of(table: Table, which: np.ndarray, taken: np.ndarray, found: np.ndarra
 
 def publish(uri: str, rows: pa.Table) -> int:
     """Upsert rows in one atomic commit; returns the table's new version. A reader sees all rows of a run or none."""
-    try:
-        with speaking_of(uri):
-            if not DeltaTable.is_deltatable(uri):
-                write_deltalake(uri, SCHEMA.empty_table(), mode="ignore")
-            merge = DeltaTable(uri).merge(rows, predicate=SAME, source_alias="new", target_alias="old")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute()
-            return DeltaTable(uri).version()
-    except CommitFailedError:  # another writer came first; worth another try
-        raise
-    except (DeltaError, OSError) as error:
-        if getattr(error, "errno", None) is not None:
-            raise
-        said = str(error).strip().splitlines()[-1].strip()
-        raise Fault(f"Can not write {uri}: {said}. The table is as it was. Make room, or mend or move the folder.") from error
+    with writing(uri):
+        create(uri, SCHEMA)
+        return upsert(uri, rows, SAME)

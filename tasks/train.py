@@ -7,7 +7,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load_bundle
-from models.errors import Fault
 from models.fit import Fitted
 from models.networks import NetworkSpec, form_name
 from models.series import SeriesFacts
@@ -16,6 +15,7 @@ from models.start import check_shape
 from models.windows import FOLDS, FoldSpec, WindowSpec
 from tasks.checkpoints import forget, last_of
 from tasks.devices import Job, train_together
+from tasks.model_files import read_model_files
 from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
 from tasks.seeds import fit_seeds
@@ -149,11 +149,4 @@ def read_bundle(store: Store, model: Model) -> Bundle:
     Raises:
         Fault: its files are gone, damaged or no bundle.
     """
-    manifest = store.manifest(model.step, model.key)
-    if not store.whole(model.step, model.key) or manifest["receipt"].get("digest") != model.digest:
-        raise Fault(
-            f"Model {model.digest[:8]} is not whole any more: a file of {store.folder(model.step, model.key)} is gone or "
-            "changed. Restore it, train again with the settings it had, or delete the pointer under live/ to go on without it."
-        )
-    weights, description = (store.file(model, name).read_bytes() for name in ("weights.safetensors", "bundle.json"))
-    return load_bundle(weights, description)
+    return load_bundle(*read_model_files(store, model))

@@ -24,15 +24,17 @@ from models.classification.fit import fit_classifier, num_steps, predict
 from models.classification.folds import CaseFolds
 from models.classification.networks import build_classifier
 from models.classification.scaling import shape_of
-from models.classification.specs import ClassifierSpec, Decision, form_name
+from models.classification.specs import ClassifierSpec, Decision
 from models.classification.windows import LabelWindows
-from models.errors import Fault, counted
+from models.errors import counted
+from models.networks import form_name
 from models.specs import FitSpec
 from models.training import Checkpoint, Fitted
 from tasks.checkpoints import Keeper, forget, load_checkpoint
 from tasks.gather.opening import Folded, open_folds
 from tasks.gather.task import Labelled
 from tasks.held_out import digest_of_cases, write_held_out
+from tasks.model_files import read_model_files
 from tasks.policy import step, this_call
 from tasks.progress import progress, say
 from tasks.storage import Draft, Receipt, Store
@@ -166,10 +168,4 @@ def read_classifier(store: Store, model: ClassModel) -> Classifier:
     Raises:
         Fault: its files are gone, damaged or no bundle.
     """
-    manifest = store.manifest(model.step, model.key)
-    if not store.whole(model.step, model.key) or manifest["receipt"].get("digest") != model.digest:
-        raise Fault(
-            f"Model {model.digest[:8]} is not whole any more: a file of {store.folder(model.step, model.key)} is gone or "
-            "changed. Restore it, train again with the settings it had, or delete the pointer under live/ to go on without it."
-        )
-    return load_classifier(*(store.file(model, name).read_bytes() for name in ("weights.safetensors", "bundle.json")))
+    return load_classifier(*read_model_files(store, model))

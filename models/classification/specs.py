@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from models.networks import FitSettings
+from models.networks import FitSettings, filled_in
 from models.specs import FitSpec
 
 
@@ -108,23 +108,12 @@ RECIPES = {
 
 def recipe(network: ClassifierSpec, settings: FitSettings) -> FitSpec:
     """How a classifier is fitted: its recipe, but for what the settings say."""
-    said = settings.model_dump(exclude_none=True)
-    own = dict(RECIPES[network.kind])
-    if "epochs" in said or "max_steps" in said:
-        own = {name: value for name, value in own.items() if name not in ("epochs", "max_steps")}
-    return FitSpec.model_validate(own | said)
+    return filled_in(RECIPES[network.kind], settings)
 
 
 def forms_of(network: AutoClassifierSpec | ClassifierSpec) -> tuple[ClassifierSpec, ...]:
     """The classifiers that are trained."""
     return network.forms if isinstance(network, AutoClassifierSpec) else (network,)
-
-
-def form_name(network: ClassifierSpec) -> str:
-    """Its kind, and what is set otherwise than usual."""
-    usual = type(network)()
-    unusual = [(name, value) for name, value in network if value != getattr(usual, name)]
-    return "-".join([network.kind, *(f"{name}{value}" for name, value in unusual)])
 
 
 class ClassGateSpec(BaseModel):

@@ -1,6 +1,8 @@
 """The forecast table: a Delta table that takes all rows of a run or none."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -36,16 +38,33 @@ def publish(uri: str, rows: pd.DataFrame) -> int:
     """
     schema = pa.schema([*SCHEMA, *((name, pa.float64()) for name in rows.columns if QUANTILE.fullmatch(name))])
     same = " AND ".join(f"old.{column} = new.{column}" for column in KEY)
+    with writing(uri):
+        create(uri, schema)
+        schema = add_columns(uri, schema)
+        others = {name: np.nan for name in schema.names if name not in rows}
+        table = pa.Table.from_pandas(rows.assign(**others)[schema.names], schema=schema, preserve_index=False)
+        return upsert(uri, table, same)
+
+
+def create(uri: str, schema: pa.Schema) -> None:
+    """An empty table, unless there is one."""
+    if not DeltaTable.is_deltatable(uri):
+        write_deltalake(uri, schema.empty_table(), mode="ignore")
+
+
+def upsert(uri: str, rows: pa.Table, same: str) -> int:
+    """Replace the rows that are the same, add the others, in one atomic commit; returns the table's new version."""
+    merge = DeltaTable(uri).merge(rows, predicate=same, source_alias="new", target_alias="old")
+    merge.when_matched_update_all().when_not_matched_insert_all().execute()
+    return DeltaTable(uri).version()
+
+
+@contextmanager
+def writing(uri: str) -> Iterator[None]:
+    """Turn what no other try will mend into one sentence that names the table."""
     try:
         with speaking_of(uri):
-            if not DeltaTable.is_deltatable(uri):
-                write_deltalake(uri, schema.empty_table(), mode="ignore")
-            schema = add_columns(uri, schema)
-            others = {name: np.nan for name in schema.names if name not in rows}
-            table = pa.Table.from_pandas(rows.assign(**others)[schema.names], schema=schema, preserve_index=False)
-            merge = DeltaTable(uri).merge(table, predicate=same, source_alias="new", target_alias="old")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute()
-            return DeltaTable(uri).version()
+            yield
     except CommitFailedError:  # another writer came first; worth another try
         raise
     except (DeltaError, OSError) as error:
