@@ -18,6 +18,7 @@ from models.errors import Fault
 ROOT = Path(__file__).resolve().parent.parent
 POOL = "convcast"
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+ACTIVE = ["PENDING", "RUNNING", "CANCELLING"]
 
 
 def bring_up(spec_path: Path | None, tell: Callable[[str], None]) -> None:
@@ -97,8 +98,11 @@ def start_worker() -> None:
 def run_now(flow: str, spec_path: Path, watch: bool, tell: Callable[[str], None]) -> dict:
     """Have the worker run a deployed flow with this spec; returns run id, state and message.
 
+    A deployment runs once at a time, and Prefect cancels a run that comes while another is under way. That is right for
+    a schedule, which comes round again; a person who watches waits for the turn instead.
+
     Raises:
-        Fault: the pipeline is not deployed.
+        Fault: the pipeline is not deployed; or another run is under way and nobody is there to wait for it.
     """
     from flows.spec import load_spec
 
@@ -113,10 +117,47 @@ def run_now(flow: str, spec_path: Path, watch: bool, tell: Callable[[str], None]
         except ObjectNotFound as error:
             raise Fault(f"{flow}/{spec.name} is not deployed at {url}. Run convcast up {spec_path} first.") from error
         parameters = {"spec": spec.model_dump(mode="json")}
-        run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
-        tell(f"{run.name}: {url.removesuffix('/api')}/runs/flow-run/{run.id}")
-        state = watch_run(client, run.id, tell) if watch else run.state
-    return {"run_id": str(run.id), "state": state.name, "message": state.message}
+        while True:
+            other = under_way(client, deployment.id)
+            if other and not watch:
+                raise Fault(
+                    f"{flow}/{spec.name} runs once at a time, and {other} is under way. "
+                    "Wait for it to end, or give --watch to wait for it and run then."
+                )
+            if other:
+                tell(f"waiting for {other}, which is under way")
+                while under_way(client, deployment.id):
+                    time.sleep(1)
+            run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+            tell(f"{run.name}: {url.removesuffix('/api')}/runs/flow-run/{run.id}")
+            state = watch_run(client, run.id, tell) if watch else run.state
+            if not overtaken(state):
+                return {"run_id": str(run.id), "state": state.name, "message": state.message}
+            tell("  another run began first; asking again")
+
+
+def under_way(client, deployment_id) -> str | None:
+    """What holds a deployment's only place: the name of a run where Prefect still knows it; None where the place is free.
+
+    The place counts and not the runs' states: a run whose worker was killed stays "Running" in Prefect's books, but its
+    place is given back when it is no longer renewed.
+    """
+    from prefect.client.schemas import filters
+
+    limit = client.read_deployment(deployment_id).global_concurrency_limit
+    if limit is None or limit.active_slots < limit.limit:
+        return None
+    begun = filters.FlowRunFilter(
+        deployment_id=filters.FlowRunFilterDeploymentId(any_=[deployment_id]),
+        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=ACTIVE)),
+    )
+    runs = client.read_flow_runs(flow_run_filter=begun, limit=1)
+    return runs[0].name if runs else "another run"
+
+
+def overtaken(state) -> bool:
+    """Whether a run was cancelled only because another of its deployment had begun a moment before."""
+    return state.type.value == "CANCELLED" and "concurrency limit reached" in (state.message or "")
 
 
 def watch_run(client, run_id, tell: Callable[[str], None]):

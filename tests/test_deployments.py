@@ -68,7 +68,7 @@ def test_scheduled_and_on_demand_runs_complete_and_publish_once(server, trained)
     assert not table.duplicated(["series_id", "origin", "step", "model"]).any()
     assert sorted(set(table["origin"])) == [pd.Timestamp("2024-01-20", tz="UTC"), pd.Timestamp("2024-01-25 23:00", tz="UTC")]
 
-    retrained = convcast("run", "training", str(trained.yaml), "--watch")
+    retrained = wait_while_another_runs(server, trained)
     assert retrained.returncode == 0, retrained.stderr
     refused = break_and_run(trained)
     assert refused.returncode == 2
@@ -91,6 +91,27 @@ def wait_for_scheduled(client, deployment_id, seconds: float = 200):
             return done[0]
         time.sleep(1)
     raise AssertionError("no scheduled run ended")
+
+
+def wait_while_another_runs(server, trained) -> subprocess.CompletedProcess:
+    """A training run asked for while another is under way: refused unless watched, and then run when the other has ended."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Completed, Pending, Running
+
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("training/small")
+        other = client.create_flow_run_from_deployment(deployment.id, name="long-one")
+        client.set_flow_run_state(other.id, Pending())
+        client.set_flow_run_state(other.id, Running())
+        hurried = convcast("run", "training", str(trained.yaml))
+        assert hurried.returncode == 2
+        assert "runs once at a time, and long-one is under way" in hurried.stderr
+        command = [sys.executable, "-m", "flows.cli", "run", "training", str(trained.yaml), "--watch"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as patient:
+            assert "waiting for long-one" in patient.stdout.readline()
+            client.set_flow_run_state(other.id, Completed())
+            out, err = patient.communicate(timeout=300)
+    return subprocess.CompletedProcess(command, patient.returncode, out, err)
 
 
 def break_and_run(trained) -> subprocess.CompletedProcess:
