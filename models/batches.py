@@ -97,8 +97,7 @@ def in_order(
         limit: about how many windows, spread evenly over all of them; None for every one.
         device: where they are gathered.
     """
-    total = sum(blocks.num_windows)
-    every = max(1, total // limit) if limit else 1
+    every = thinning(blocks, limit)
     waiting: list[torch.Tensor] = []
     held = passed = 0
     for block, count in enumerate(blocks.num_windows):
@@ -116,6 +115,11 @@ def in_order(
                 waiting, held = ([joined[batch_size:]], held - batch_size) if held > batch_size else ([], 0)
     if waiting:
         yield torch.cat(waiting)
+
+
+def thinning(blocks: Blocks, limit: int | None) -> int:
+    """Which of the windows `in_order` gives: every first, every second, ..."""
+    return max(1, sum(blocks.num_windows) // limit) if limit else 1
 
 
 def rows_at_once(device: torch.device, channels: int) -> int:

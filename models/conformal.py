@@ -1,7 +1,9 @@
-"""Making quantiles hold: offsets by level and step, learned from forecasts whose truth has become known.
+"""Making quantiles hold: moved by what was learned from forecasts whose truth has become known.
 
 Quantiles are (N, H, Q), ascending in the last axis. Offsets (H, Q) are in widths, that is in the distance from the lowest
-to the highest quantile of the same step, so that one set of offsets serves quiet and wild moments alike.
+to the highest quantile of the same step, so that one set of offsets serves quiet and wild moments alike. Where they follow
+the newest errors, two things move: how wide all quantiles are, with the size that errors have had of late, which is quick;
+and each offset, until its level holds as often as it says, which is slow and sure.
 
 Source: conformalised quantile regression, Romano, Patterson and Candes 2019; a level at a time, as its section 4.
 """
@@ -9,11 +11,25 @@ Source: conformalised quantile regression, Romano, Patterson and Candes 2019; a 
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 TINY = 1e-9
-RATE = 0.01  # widths that an offset moves at most for each new origin
+FLAT_RATE = 0.01  # widths that an offset moves at most for each new origin, in bundles that say nothing of how they follow
+RATE = 0.03  # the same for one step ahead; divided by the origins that pass before the truth of a step is known
+HALF_LIVES = 4  # seasons or horizons, whichever is longer, after which an error counts half
+SMALLEST, LARGEST = 1 / 8, 8.0  # that errors are ever taken to be, beside their usual size
 NEEDED = 200  # scores that an offset is taken from, where neighbouring steps can make them up
+
+
+class Following(BaseModel):
+    """How quantiles follow the newest errors of their series."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    offsets: tuple[tuple[float, ...], ...]  # (H, Q) with which they hold on validation as they follow
+    usual: tuple[float, ...]  # (H,) mean size of an error on validation, in widths
+    half_life: float = Field(gt=0)  # steps after which an error counts half
+    rate: float = Field(RATE, ge=0)
 
 
 class Calibration(BaseModel):
@@ -22,14 +38,19 @@ class Calibration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     levels: tuple[float, ...]
-    offsets: tuple[tuple[float, ...], ...]  # (H, Q)
-    rolling: bool  # whether the offsets go on to follow the newest errors
+    offsets: tuple[tuple[float, ...], ...]  # (H, Q) with which they hold on validation, following nothing
+    rolling: bool  # whether they go on to follow the newest errors
     num_windows: int  # that the offsets were taken from
     held_out: int  # steps at the end of each series that the networks were not trained on
+    following: Following | None = None  # None: only the offsets follow, at one rate, as in the first bundles
 
     def rolled(self, spacing: int) -> "Rolling":
-        """The offsets as they go on from here, for origins `spacing` steps apart; as they are where they do not follow."""
-        return Rolling(np.array(self.offsets), self.levels, spacing, RATE if self.rolling else 0.0)
+        """Quantiles as they go on from here, for origins `spacing` steps apart; as they are where they do not follow."""
+        how = self.following
+        if not (self.rolling and how):
+            return Rolling(np.array(self.offsets), self.levels, spacing, FLAT_RATE if self.rolling else 0.0)
+        rates = how.rate / delays(len(how.usual), spacing)[:, None]
+        return Rolling(np.array(how.offsets), self.levels, spacing, rates, Sizes(np.array(how.usual), how.half_life, spacing))
 
 
 def widths(quantiles: np.ndarray) -> np.ndarray:
@@ -43,19 +64,51 @@ def scores(quantiles: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def offsets_of(apart: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """The offsets (H, Q) with which each level holds for scores (N, H, Q), NaN where nothing was observed.
-
-    Few windows are not enough for a step of its own: each takes in as many neighbouring steps as make up `NEEDED` scores.
-    """
-    num_windows, horizon, _ = apart.shape
-    around = min(horizon, -(-NEEDED // max(num_windows, 1))) // 2
-    offsets = np.zeros((horizon, len(levels)))
-    for at in range(horizon):
-        near = apart[:, max(0, at - around) : at + around + 1].reshape(-1, len(levels))
-        near = np.sort(near[~np.isnan(near[:, 0])], 0)
+    """The offsets (H, Q) with which each level holds for scores (N, H, Q), NaN where nothing was observed."""
+    offsets = np.zeros((apart.shape[1], len(levels)))
+    for at in range(len(offsets)):
+        near = np.sort(observed_near(apart, at), 0)
         if len(near):
             offsets[at] = [near[rank(level, len(near)), number] for number, level in enumerate(levels)]
     return offsets
+
+
+def observed_near(apart: np.ndarray, at: int) -> np.ndarray:
+    """The observed scores (M, Q) of a step.
+
+    Few windows are not enough for a step of its own: each takes in as many neighbouring steps as make up `NEEDED` scores.
+    """
+    num_windows, horizon, num_levels = apart.shape
+    around = min(horizon, -(-NEEDED // max(num_windows, 1))) // 2
+    near = apart[:, max(0, at - around) : at + around + 1].reshape(-1, num_levels)
+    return near[~np.isnan(near[:, 0])]
+
+
+def following_of(
+    quantiles: np.ndarray, target: np.ndarray, series: np.ndarray, levels: Sequence[float], half_life: float, spacing: int
+) -> Following:
+    """How quantiles (N, H, Q) follow, learned from targets (N, H) of the series (N,), one after the other, oldest first.
+
+    `spacing` is the number of steps between the origins of a series.
+    """
+    sizes = np.abs(target - quantiles[:, :, middle_of(levels)])[:, :, None] / widths(quantiles)
+    near = (observed_near(sizes, at) for at in range(sizes.shape[1]))
+    usual = np.array([max(float(own.mean()), TINY) if len(own) else 1.0 for own in near])
+    around = np.empty_like(quantiles)
+    for own in np.split(np.arange(len(series)), np.flatnonzero(np.diff(series)) + 1):
+        around[own] = Sizes(usual, half_life, spacing).spread(quantiles[own], target[own], middle_of(levels))
+    offsets = offsets_of(scores(around, target), levels)
+    return Following(offsets=offsets.tolist(), usual=usual.tolist(), half_life=half_life)
+
+
+def middle_of(levels: Sequence[float]) -> int:
+    """The place of the level nearest to 0.5."""
+    return int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
+
+
+def delays(horizon: int, spacing: int) -> np.ndarray:
+    """Origins (H,) after which the truth of each step is known."""
+    return -(-np.arange(1, horizon + 1) // spacing)
 
 
 def rank(level: float, count: int) -> int:
@@ -69,34 +122,77 @@ def shifted(quantiles: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.sort(quantiles + offsets * widths(quantiles), -1)
 
 
-class Rolling:
-    """Offsets that follow the newest errors of one series, so that quantiles hold when it drifts.
+class Sizes:
+    """How large the errors of one series have been of late: 1 where they are as usual.
 
-    Each time the truth of a quantile that was given becomes known, the offset of its step and level moves: down by `rate`
-    times (1 - level) where the truth lay below, up by `rate` times level where it lay above. Over many origins each level
-    so holds as often as it says, whatever the series does. Nothing is used before the origin has reached it.
-
-    Source: adaptive conformal inference, Gibbs and Candes 2021, on the scale of the scores as in Angelopoulos, Candes and
-    Tibshirani 2023.
+    At each origin the errors that have just become known, each over what is usual at its step, are averaged and taken into
+    a mean in which an error counts half after `half_life` steps. Nothing is used before the origin has reached it.
     """
 
-    def __init__(self, offsets: np.ndarray, levels: Sequence[float], spacing: int, rate: float):
-        """`spacing` is the number of steps between the origins that will be told of."""
-        self.offsets, self.levels, self.rate = offsets.copy(), np.asarray(levels), rate
-        steps = np.arange(1, len(offsets) + 1)
-        self.delay = -(-steps // spacing)  # origins after which the truth of each step is known
-        self.steps = steps - 1
+    def __init__(self, usual: np.ndarray, half_life: float, spacing: int):
+        self.usual, self.kept = usual, 0.5 ** (spacing / half_life)
+        self.delay, self.steps = delays(len(usual), spacing), np.arange(len(usual))
+        self.waiting = np.full((self.delay[-1], len(usual)), np.nan)  # errors by origin, until they are due
+        self.size = 1.0
+
+    def spread(self, quantiles: np.ndarray, target: np.ndarray, middle: int) -> np.ndarray:
+        """Quantiles (N, H, Q) at N origins in turn, as far from the middle one as errors are large at that origin."""
+        own = quantiles[:, :, middle : middle + 1]
+        sizes = self.follow(np.abs(target - own[:, :, 0]) / widths(quantiles)[:, :, 0])
+        return own + (quantiles - own) * sizes[:, None, None]
+
+    def follow(self, errors: np.ndarray) -> np.ndarray:
+        """The sizes (N,) at N origins in turn, whose errors (N, H), in widths, are only used once they are known.
+
+        An error is NaN where nothing was observed, and changes nothing.
+        """
+        every = np.concatenate([self.waiting, errors / self.usual])
+        due = every[np.arange(len(errors))[:, None] + len(self.waiting) - self.delay, self.steps]
+        count = (~np.isnan(due)).sum(1)
+        means, sizes = np.nansum(due, 1) / np.maximum(count, 1), np.empty(len(errors))
+        for at, mean in enumerate(means.tolist()):
+            if count[at]:
+                self.size = min(max(self.kept * self.size + (1 - self.kept) * mean, SMALLEST), LARGEST)
+            sizes[at] = self.size
+        self.waiting = every[len(errors) :]
+        return sizes
+
+
+class Rolling:
+    """Quantiles of one series that follow its newest errors, so that they hold when it drifts.
+
+    All of them are first spread by the size that errors have had of late. Then, each time the truth of a quantile that was
+    given becomes known, the offset of its step and level moves: down by its rate times (1 - level) where the truth lay
+    below, up by its rate times level where it lay above. Over many origins each level so holds as often as it says,
+    whatever the series does. Nothing is used before the origin has reached it.
+
+    Source: adaptive conformal inference, Gibbs and Candes 2021, on the scale of the scores as in Angelopoulos, Candes and
+    Tibshirani 2023. Until the truth of h steps ahead is known, h origins err alike: its rate is divided by h.
+    """
+
+    def __init__(
+        self, offsets: np.ndarray, levels: Sequence[float], spacing: int, rates: np.ndarray | float, sizes: Sizes | None = None
+    ):
+        """`spacing` is the number of steps between the origins that will be told of; `rates` (H, 1) are in widths."""
+        self.offsets, self.levels, self.rates, self.sizes = offsets.copy(), np.asarray(levels), rates, sizes
+        self.delay, self.steps = delays(len(offsets), spacing), np.arange(len(offsets))
         self.moves = np.zeros((self.delay[-1], *offsets.shape))  # by origin, until they are due
         self.told = 0
 
-    def follow(self, apart: np.ndarray) -> np.ndarray:
-        """The offsets (N, H, Q) at N origins in turn, whose scores (N, H, Q) are only used once they are known.
+    def follow(self, quantiles: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Quantiles (N, H, Q) at N origins in turn, moved; targets (N, H) are only used once they are known.
 
-        A score is NaN where nothing was observed, and moves nothing.
+        A target is NaN where nothing was observed, and moves nothing.
         """
+        if self.sizes is not None:
+            quantiles = self.sizes.spread(quantiles, target, middle_of(self.levels))
+        return shifted(quantiles, self.offsets_at(scores(quantiles, target)))
+
+    def offsets_at(self, apart: np.ndarray) -> np.ndarray:
+        """The offsets (N, H, Q) at N origins in turn, whose scores (N, H, Q) are only used once they are known."""
         followed, length = np.empty_like(apart), len(self.moves)
         for at, own in enumerate(apart):
-            self.offsets += self.rate * self.moves[(self.told - self.delay) % length, self.steps]
+            self.offsets += self.rates * self.moves[(self.told - self.delay) % length, self.steps]
             followed[at] = self.offsets
             with np.errstate(invalid="ignore"):
                 self.moves[self.told % length] = np.where(np.isnan(own), 0.0, self.levels - (own <= self.offsets))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.conformal import Calibration, Rolling, scores, shifted
+from models.conformal import Calibration, Rolling, shifted
 
 
 class StepErrors:
@@ -123,15 +123,14 @@ class Sureness:
         """Add the quantiles (B, H, Q) of windows of the series (B,), one series after the other, oldest first."""
         if quantiles is None:
             return
-        apart = scores(quantiles, np.where(seen, truth, np.nan))
-        offsets = np.empty_like(apart)
+        known, moved = np.where(seen, truth, np.nan), np.empty(quantiles.shape)
         for one in np.unique(series):
             if one not in self.rolled:
                 self.rolled[one] = self.calibration.rolled(self.spacing)
             own = series == one
-            offsets[own] = self.rolled[one].follow(apart[own])
+            moved[own] = self.rolled[one].follow(quantiles[own], known[own])
         self.rolled = {int(series[-1]): self.rolled[series[-1]]}  # the only one that may go on in the next windows
-        self.errors.add(shifted(quantiles, offsets), truth, seen)
+        self.errors.add(moved, truth, seen)
 
     def score(self, steps: int) -> dict[str, float | None]:
         return self.errors.score(steps) if self.errors else {"crps": None, "wql": None}

@@ -48,8 +48,12 @@ def check_calibration(calibration, horizon: int) -> None:
     levels = calibration.levels
     if len(levels) < 2 or list(levels) != sorted(set(levels)) or not 0 < levels[0] < levels[-1] < 1:
         raise ValueError("calibration.levels are not two or more that ascend between 0 and 1")
-    if [len(row) for row in calibration.offsets] != [len(levels)] * horizon:
-        raise ValueError("its offsets are not one for each step and level")
+    following = calibration.following
+    for offsets in (calibration.offsets, *([following.offsets] if following else [])):
+        if [len(row) for row in offsets] != [len(levels)] * horizon:
+            raise ValueError("its offsets are not one for each step and level")
+    if following and (len(following.usual) != horizon or min(following.usual) <= 0):
+        raise ValueError("calibration.following.usual is not a positive size for each step")
 
 
 def check_weights(prefix: str, weights: Weights, build) -> None:

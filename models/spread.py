@@ -93,6 +93,8 @@ class Forecasts:
     future: Tensor  # (N, H, F)
     forecast: Tensor  # (N, H)
     truth: Tensor  # (N, H), NaN where not observed
+    series: Tensor | None = None  # (N,) numbers, one series after the other; None where there is one
+    spacing: int = 1  # steps between the origins of a series
 
     def __len__(self) -> int:
         return len(self.target)

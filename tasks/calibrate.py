@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
-from models.batches import Batch, in_order
+from models.batches import Batch, in_order, thinning
 from models.bundle import Bundle, dump_bundle
-from models.conformal import Calibration, offsets_of, scores
+from models.conformal import HALF_LIVES, Calibration, following_of, offsets_of, scores
 from models.specs import QuantileSpec
 from models.spread import Forecasts, SpreadNet, fit_spread
 from models.windows import FoldSpec, num_apart
@@ -50,13 +51,20 @@ def with_quantiles(bundle: Bundle, cut: WindowSet, spec: QuantileSpec, folds: Fo
     seen = forecast_fold(bundle, cut, "validation", network.seen, CALIBRATED)
     with torch.no_grad():
         quantiles = torch.cat([network(*part) for part in seen.split()]).numpy()
-    offsets = offsets_of(scores(quantiles, seen.truth.numpy()), spec.levels)
-    calibration = Calibration(
-        levels=spec.levels, offsets=offsets.tolist(), rolling=spec.rolling, num_windows=len(seen),
-        held_out=folds.validation + folds.test,
-    )  # fmt: skip
+    calibration = calibrated(quantiles, seen, spec, max(about.series.season, about.windows.horizon), folds)
     described = about.model_copy(update={"calibration": calibration})
     return replace(bundle, description=described, spread_weights=network.state_dict())
+
+
+def calibrated(quantiles: np.ndarray, seen: Forecasts, spec: QuantileSpec, period: int, folds: FoldSpec) -> Calibration:
+    """What makes quantiles (N, H, Q) hold; `period` is the season or the horizon, whichever is longer."""
+    truth, following = seen.truth.numpy(), None
+    if spec.rolling:
+        following = following_of(quantiles, truth, seen.series.numpy(), spec.levels, HALF_LIVES * period, seen.spacing)
+    return Calibration(
+        levels=spec.levels, offsets=offsets_of(scores(quantiles, truth), spec.levels).tolist(), rolling=spec.rolling,
+        num_windows=len(seen), held_out=folds.validation + folds.test, following=following,
+    )  # fmt: skip
 
 
 def forecast_fold(bundle: Bundle, cut: WindowSet, fold: str, num_seen: int, limit: int) -> Forecasts:
@@ -64,9 +72,10 @@ def forecast_fold(bundle: Bundle, cut: WindowSet, fold: str, num_seen: int, limi
     windows, columns = cut.windows, cut.columns
     limit = min(limit, max(1, ELEMENTS // (num_seen + windows.horizon * (2 + len(columns.known)))))
     held: list[tuple[torch.Tensor, ...]] = []
-    for rows in in_order(cut.fold(fold, bundle.numbers), windows.span, 1024, limit):
+    blocks = cut.fold(fold, bundle.numbers)
+    for rows in in_order(blocks, windows.span, 1024, limit):
         batch = Batch.split(rows, windows.lookback, columns)
         forecast = torch.from_numpy(bundle.forecast(batch.past, batch.future, batch.series))
         truth = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
-        held.append((batch.past[:, -num_seen:, 0].clone(), batch.future.clone(), forecast, truth.clone()))
-    return Forecasts(*(torch.cat(parts) for parts in zip(*held, strict=True)))
+        held.append((batch.past[:, -num_seen:, 0].clone(), batch.future.clone(), forecast, truth.clone(), batch.series))
+    return Forecasts(*(torch.cat(parts) for parts in zip(*held, strict=True)), spacing=blocks.stride * thinning(blocks, limit))

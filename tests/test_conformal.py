@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from models.conformal import RATE, Calibration, Rolling, offsets_of, rank, scores, shifted, widths
+from models.conformal import (
+    FLAT_RATE,
+    LARGEST,
+    SMALLEST,
+    Calibration,
+    Rolling,
+    Sizes,
+    following_of,
+    offsets_of,
+    rank,
+    scores,
+    shifted,
+    widths,
+)
 
 LEVELS = (0.1, 0.5, 0.9)
 
@@ -85,9 +98,9 @@ def test_quantiles_ascend_after_any_offsets():
 
 def test_rolling_offsets_are_worked_out_as_by_hand():
     # One step ahead, origins one step apart: the truth of an origin is known at the next.
-    rolling = Rolling(np.zeros((1, 2)), (0.1, 0.9), spacing=1, rate=1.0)
+    rolling = Rolling(np.zeros((1, 2)), (0.1, 0.9), spacing=1, rates=1.0)
     above, below = [[5.0, 5.0]], [[-5.0, -5.0]]
-    followed = rolling.follow(np.array([above, below, np.full((1, 2), np.nan), above]))
+    followed = rolling.offsets_at(np.array([above, below, np.full((1, 2), np.nan), above]))
     # above both: up by each level; below both: down by 1 - level; nothing observed: stays
     wanted = [[0, 0], [0.1, 0.9], [-0.8, 0.8], [-0.8, 0.8]]
     assert followed[:, 0] == pytest.approx(np.array(wanted))
@@ -97,41 +110,114 @@ def test_rolling_offsets_are_worked_out_as_by_hand():
 def test_rolling_offsets_only_know_what_was_known_at_the_origin(spacing):
     rng, horizon = np.random.default_rng(0), 5
     apart = rng.normal(size=(40, horizon, 3))
-    whole = Rolling(np.zeros((horizon, 3)), LEVELS, spacing, 0.1).follow(apart)
+    whole = Rolling(np.zeros((horizon, 3)), LEVELS, spacing, 0.1).offsets_at(apart)
     for origin in (7, 20):
         unknown = apart.copy()
         for earlier in range(40):
             for step in range(1, horizon + 1):
                 if earlier * spacing + step > origin * spacing:
                     unknown[earlier, step - 1] = 1e6
-        again = Rolling(np.zeros((horizon, 3)), LEVELS, spacing, 0.1).follow(unknown)
+        again = Rolling(np.zeros((horizon, 3)), LEVELS, spacing, 0.1).offsets_at(unknown)
         assert np.array_equal(whole[: origin + 1], again[: origin + 1])
         assert not np.array_equal(whole[origin + horizon + 1 :], again[origin + horizon + 1 :])
 
 
 def test_told_in_parts_or_at_once_rolling_offsets_are_the_same():
     apart = np.random.default_rng(0).normal(size=(30, 4, 3))
-    at_once = Rolling(np.zeros((4, 3)), LEVELS, 1, 0.1).follow(apart)
+    at_once = Rolling(np.zeros((4, 3)), LEVELS, 1, 0.1).offsets_at(apart)
     parts = Rolling(np.zeros((4, 3)), LEVELS, 1, 0.1)
-    assert np.array_equal(np.concatenate([parts.follow(apart[:3]), parts.follow(apart[3:4]), parts.follow(apart[4:])]), at_once)
+    assert np.array_equal(np.concatenate([parts.offsets_at(part) for part in (apart[:3], apart[3:4], apart[4:])]), at_once)
 
 
 def test_rolling_quantiles_hold_on_a_series_that_drifts_where_fixed_ones_do_not():
     quantiles, truth = normal_case(sigma=1.0)
     truth *= np.linspace(1, 3, len(truth))[:, None]
     start = offsets_of(scores(quantiles[:500], truth[:500]), LEVELS)
-    later = slice(500, None)
-    followed = Rolling(start, LEVELS, 1, RATE).follow(scores(quantiles[later], truth[later]))
+    later, one = slice(500, None), np.zeros(500, int)
     assert coverage(shifted(quantiles[later], start), truth[later]) < 0.58
-    assert coverage(shifted(quantiles[later], followed), truth[later]) > 0.75
+    followed = Rolling(start, LEVELS, 1, FLAT_RATE).follow(quantiles[later], truth[later])
+    assert coverage(followed, truth[later]) > 0.75
+    calibration = calibration_of(start, following_of(quantiles[:500], truth[:500], one, LEVELS, half_life=50, spacing=1))
+    followed = calibration.rolled(1).follow(quantiles[later], truth[later])
+    assert coverage(followed, truth[later]) == pytest.approx(0.8, abs=0.015)
+
+
+def calibration_of(offsets, following=None, rolling=True):
+    return Calibration(levels=LEVELS, offsets=offsets, rolling=rolling, num_windows=9, held_out=3, following=following)
 
 
 def test_offsets_that_do_not_roll_stay_as_validation_left_them():
-    made = {"levels": LEVELS, "offsets": ((0.0, 0.1, 0.2),), "num_windows": 9, "held_out": 3}
-    apart = np.random.default_rng(0).normal(size=(50, 1, 3))
-    still = Calibration(rolling=False, **made).rolled(1).follow(apart)
-    assert (still == [[0.0, 0.1, 0.2]]).all()
-    assert not (Calibration(rolling=True, **made).rolled(1).follow(apart) == still).all()
+    quantiles, truth = normal_case(50, 1)
+    offsets, following = ((0.0, 0.1, 0.2),), following_of(quantiles, truth, np.zeros(50, int), LEVELS, 4, 1)
+    still = calibration_of(offsets, following, rolling=False).rolled(1).follow(quantiles, truth)
+    assert np.array_equal(still, shifted(quantiles, np.array(offsets)))
+    for how in (None, following):
+        assert not (calibration_of(offsets, how).rolled(1).follow(quantiles, truth) == still).all()
+
+
+def test_the_size_of_errors_is_worked_out_as_by_hand():
+    # Two steps ahead, an error counts half after one step; the errors of an origin are known one and two origins later.
+    sizes = Sizes(np.array([1.0, 2.0]), half_life=1, spacing=1)
+    followed = sizes.follow(np.array([[3.0, 2.0], [1.0, 8.0], [np.nan, np.nan], [1.0, 1.0]]))
+    # origin 1: 3/1; origin 2: mean of 1/1 and 2/2; origin 3: 8/2 alone
+    assert followed == pytest.approx([1, 2, 1.5, 2.75])
+
+
+def test_errors_of_usual_size_leave_quantiles_as_they_are_and_larger_ones_spread_them():
+    quantiles = np.tile([1.0, 2.0, 5.0], (4, 1, 1))
+    usual = Sizes(np.array([0.25]), 10, 1).spread(quantiles, np.full((4, 1), 3.0), 1)  # 1 of a width of 4
+    assert np.allclose(usual, quantiles)
+    larger = Sizes(np.array([0.125]), 10, 1).spread(quantiles, np.full((4, 1), 3.0), 1)
+    assert (np.diff(larger[:, 0, 2]) > 0).all()
+    assert (larger[:, 0, 1] == 2.0).all()
+
+
+def test_the_size_of_errors_has_a_least_and_a_most():
+    sizes = Sizes(np.array([1.0]), 1, 1)
+    assert sizes.follow(np.zeros((50, 1)))[-1] == SMALLEST
+    assert sizes.follow(np.full((50, 1), 1e9))[-1] == LARGEST
+
+
+@pytest.mark.parametrize("spacing", [1, 2, 3])
+def test_quantiles_that_follow_only_know_what_was_known_at_the_origin(spacing):
+    quantiles, truth = normal_case(40, 5)
+    following = following_of(quantiles, truth, np.zeros(40, int), LEVELS, 6, spacing)
+    calibration = calibration_of(offsets_of(scores(quantiles, truth), LEVELS), following)
+    whole = calibration.rolled(spacing).follow(quantiles, truth)
+    for origin in (7, 20):
+        unknown = truth.copy()
+        for earlier in range(40):
+            for step in range(1, 6):
+                if earlier * spacing + step > origin * spacing:
+                    unknown[earlier, step - 1] = np.nan
+        again = calibration.rolled(spacing).follow(quantiles, unknown)
+        assert np.array_equal(whole[: origin + 1], again[: origin + 1])
+        assert not np.array_equal(whole[origin + 6 :], again[origin + 6 :])
+
+
+def test_told_in_parts_or_at_once_quantiles_that_follow_are_the_same():
+    quantiles, truth = normal_case(30, 4)
+    calibration = calibration_of(np.zeros((4, 3)), following_of(quantiles, truth, np.zeros(30, int), LEVELS, 6, 1))
+    parts = calibration.rolled(1)
+    joined = np.concatenate([parts.follow(quantiles[own], truth[own]) for own in (slice(3), slice(3, 4), slice(4, 30))])
+    assert np.array_equal(joined, calibration.rolled(1).follow(quantiles, truth))
+
+
+def test_each_series_of_validation_is_followed_by_itself():
+    quantiles, truth = normal_case(400, 2, sigma=1.0)
+    truth[200:] *= 5  # a second series, whose first quantiles must not know how the first one ended
+    two = following_of(quantiles, truth, np.repeat([0, 1], 200), LEVELS, 20, 1)
+    one = following_of(quantiles, truth, np.zeros(400, int), LEVELS, 20, 1)
+    assert two.usual == one.usual
+    assert two.offsets != one.offsets
+
+
+def test_steps_that_were_never_observed_follow_nothing():
+    quantiles, truth = normal_case(300, 2)
+    truth[:, 1] = np.nan
+    following = following_of(quantiles, truth, np.zeros(300, int), LEVELS, 20, 1)
+    assert following.usual[1] == 1
+    assert following.offsets[1] == (0, 0, 0)
 
 
 def test_offsets_are_numbers():

@@ -12,7 +12,7 @@ from shards import HOUR, scaler_of, write_shard
 
 import tasks.forecast.outlook
 from models.bundle import FORMAT, Bundle, Description, Member
-from models.conformal import RATE, Calibration
+from models.conformal import FLAT_RATE, Calibration, Following
 from models.errors import Fault
 from models.networks import build_network
 from models.series import Columns, SeriesFacts
@@ -251,12 +251,12 @@ def test_quantiles_follow_the_errors_since_training_as_a_plain_loop_works_out(tm
     offsets, moves = np.array(bundle.description.calibration.offsets).T, {}
     for origin in range(13, 40):  # the first origin whose whole horizon was not trained on
         for step in (1, 2, 3):
-            offsets[:, step - 1] += RATE * moves.get((origin - step, step), np.zeros(3))
+            offsets[:, step - 1] += FLAT_RATE * moves.get((origin - step, step), np.zeros(3))
         if origin == 39:
             break
         quantiles = quantiles_by_hand(bundle, rows, origin)
         for step in (1, 2, 3):
-            if origin + 3 < 40:  # whole horizons only
+            if origin + step < 40:
                 width = quantiles[2, step - 1] - quantiles[0, step - 1]
                 given = quantiles[:, step - 1] + offsets[:, step - 1] * width
                 moves[origin, step] = np.array(levels) - (truth[origin + step] <= given)
@@ -265,6 +265,29 @@ def test_quantiles_follow_the_errors_since_training_as_a_plain_loop_works_out(tm
     wanted = np.sort(last + offsets * (last[2] - last[0]), 0) * scale.std[0] + scale.mean[0]
     for level, own in zip(("q10", "q50", "q90"), wanted, strict=True):
         assert frame[level].to_numpy() == pytest.approx(own, rel=1e-5)
+
+
+def test_quantiles_follow_the_size_of_errors_with_all_that_is_known_ahead_of_each_origin(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks.forecast.outlook, "FEWEST", 1)
+    rows = full_rows(40, 10.0)
+    bundle = calibrated(bundle_of(FULL, {"a": rows[:30]}), held_out=16)
+    about = bundle.description
+    following = Following(offsets=about.calibration.offsets, usual=(0.02, 0.03, 0.04), half_life=5)
+    calibration = about.calibration.model_copy(update={"following": following})
+    bundle = replace(bundle, description=about.model_copy(update={"calibration": calibration}))
+    frame, _ = forecast(tmp_path, bundle, {"a": rows})  # from row 36 on nothing but f and size is known
+
+    scale = about.scaler.of("a")
+    every = Calendar(frequency="h", timezone="+02:00").insert(rows, np.arange(40) * HOUR, FULL)
+    scaled = torch.from_numpy(((every - scale.mean) / scale.std).astype(np.float32))
+    around, truth = [], []
+    for origin in range(13, 37):
+        past, future = scaled[None, origin - 5 : origin + 1], scaled[None, origin + 1 : origin + 4, 2:]
+        around.append(bundle.quantiles(past, future, bundle.forecast(past, future))[0])
+        truth.append([scaled[origin + step, 0] if origin + step <= 36 else np.nan for step in (1, 2, 3)])
+    moved = calibration.rolled(1).follow(np.array(around), np.array(truth))[-1] * scale.std[0] + scale.mean[0]
+    for at, level in enumerate(("q10", "q50", "q90")):
+        assert frame[level].to_numpy() == pytest.approx(moved[:, at], rel=1e-4)
 
 
 @pytest.mark.parametrize("rolling", [False, True])

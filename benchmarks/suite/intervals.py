@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.conformal import Calibration, offsets_of, scores
+from models.conformal import HALF_LIVES, Calibration, following_of, offsets_of, scores
 from models.metrics import QuantileErrors, Sureness
 from models.series import Columns
 from models.specs import QuantileSpec
@@ -41,13 +41,16 @@ def held_by(folds: Folds, columns: Columns, windows: WindowSpec, season: int) ->
     """How well quantiles hold over the test windows, in the unit of the data, by the way they were made."""
     network = fit_spread(SpreadNet.fresh(LEVELS, columns, windows, season), LEVELS, folds.training)
     before = quantiles_of(network, folds.validation)
-    offsets = offsets_of(scores(before, folds.validation.truth.numpy()), LEVELS).tolist()
+    seen, period = folds.validation.truth.numpy(), max(season, windows.horizon)
+    offsets = offsets_of(scores(before, seen), LEVELS).tolist()
+    following = following_of(before, seen, np.zeros(len(seen), int), LEVELS, HALF_LIVES * period, folds.validation.spacing)
     quantiles, truth = folds.unscaled(quantiles_of(network, folds.test)), folds.unscaled(folds.test.truth.numpy())
     found = {}
     for way, rolling in (("convcast, fixed", False), ("convcast, rolling", True)):
         calibration = Calibration(
-            levels=LEVELS, offsets=offsets, rolling=rolling, num_windows=len(before), held_out=folds.held_out
-        )
+            levels=LEVELS, offsets=offsets, rolling=rolling, num_windows=len(before), held_out=folds.held_out,
+            following=following if rolling else None,
+        )  # fmt: skip
         sure = Sureness(calibration, folds.spacing, windows.horizon)
         sure.add(np.zeros(len(truth), int), quantiles, truth, ~np.isnan(truth))
         found[way] = sure.errors

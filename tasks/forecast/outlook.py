@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ import torch
 
 from models.batches import Batch, gather
 from models.bundle import Bundle
-from models.conformal import scores, shifted
+from models.conformal import shifted
 from models.errors import Fault, counted, shortlist
 from models.scaling import SeriesScale, fit_scale
 from tasks.ingest.calendar import Calendar
@@ -195,8 +194,7 @@ class Outlook:
         scaled = self.bundle.forecast(past, future, numbers)
         quantiles = {}
         if calibration := self.about.calibration:
-            offsets = np.stack([self.offsets(one) for one in views])
-            sure = shifted(self.bundle.quantiles(past, future, scaled), offsets) * std[:, :, :1] + mean[:, :, :1]
+            sure = self.quantiles(views, past, future, scaled) * std[:, :, :1] + mean[:, :, :1]
             quantiles = {quantile_name(level): sure[:, :, at].reshape(-1) for at, level in enumerate(calibration.levels)}
         return pd.DataFrame(
             {
@@ -211,28 +209,30 @@ class Outlook:
             }
         )
 
-    def offsets(self, view: View) -> np.ndarray:
-        """The offsets (H, Q) of a series' quantiles: as validation left them, and moved by its newest errors since."""
+    def quantiles(self, views: list[View], past: torch.Tensor, future: torch.Tensor, forecast: np.ndarray) -> np.ndarray:
+        """Scaled quantiles (N, H, Q): as validation left them, or as they follow the newest errors of a series."""
+        quantiles = shifted(self.bundle.quantiles(past, future, forecast), np.array(self.about.calibration.offsets))
+        for at, view in enumerate(views):
+            if len(view.before[1]) >= self.about.windows.span:  # else it is one of too many, or too short to follow
+                quantiles[at] = self.following(view)
+        return quantiles
+
+    def following(self, view: View) -> np.ndarray:
+        """The scaled quantiles (H, Q) of one series, once those of each earlier origin have followed the errors known since."""
         cut, (stamps, rows) = self.about.windows, view.before
-        if len(rows) < cut.span:
-            return self.offsets_left
+        later = np.full((cut.horizon, rows.shape[1]), np.nan)  # what is not known ahead, no window up to the origin looks at
+        later[:, self.columns.first_known :] = view.future
+        rows, stamps = np.concatenate([rows, later]), np.concatenate([stamps, self.ahead(view.origin)])
         if self.columns.made:
             rows = self.calendar.insert(rows, stamps, self.columns)
-        mean, std = np.array(view.scale.mean), np.array(view.scale.std)
-        scaled = torch.from_numpy(((rows - mean) / std).astype(np.float32))
+        scaled = torch.from_numpy(((rows - view.scale.mean) / view.scale.std).astype(np.float32))
         starts = torch.arange((len(rows) - cut.span) % cut.stride, len(rows) - cut.span + 1, cut.stride)
         batch = Batch.split(gather(scaled.contiguous(), starts, cut.span), cut.lookback, self.columns)
         number = torch.full((len(starts),), self.bundle.numbers.get(view.series_id, 0))
         forecast = self.bundle.forecast(batch.past, batch.future, number)
         truth = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
-        apart = scores(self.bundle.quantiles(batch.past, batch.future, forecast), truth.numpy())
-        since = np.full((-(-cut.horizon // cut.stride), *apart.shape[1:]), np.nan)  # origins whose horizon is not over
-        return self.about.calibration.rolled(cut.stride).follow(np.concatenate([apart, since]))[-1]
-
-    @cached_property
-    def offsets_left(self) -> np.ndarray:
-        """The offsets (H, Q) as validation left them, for series that are too many or too short to follow."""
-        return np.array(self.about.calibration.offsets)
+        around = self.bundle.quantiles(batch.past, batch.future, forecast)
+        return self.about.calibration.rolled(cut.stride).follow(around, truth.numpy())[-1]
 
     def check(self, frames: list[pd.DataFrame]) -> None:
         """Raises a Fault where covariates are missing over the horizon, or no series can be forecast at all."""
