@@ -1,9 +1,6 @@
 """Train one form of classifier, once a seed, ask it for cases it has not learned from, and store the bundle."""
 
-from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -20,7 +17,7 @@ from models.classification.bundle import (
 from models.classification.cases import Cases
 from models.classification.choice import choose_members
 from models.classification.crossing import cross_validated
-from models.classification.fit import fit_classifier, num_steps, predict
+from models.classification.fit import predict
 from models.classification.folds import CaseFolds
 from models.classification.networks import build_classifier
 from models.classification.scaling import shape_of
@@ -29,14 +26,15 @@ from models.classification.windows import LabelWindows
 from models.errors import counted
 from models.networks import form_name
 from models.specs import FitSpec
-from models.training import Checkpoint, Fitted
-from tasks.checkpoints import Keeper, forget, load_checkpoint
+from models.training import Fitted
+from tasks.checkpoints import forget
+from tasks.fits import Job, fit_all
 from tasks.gather.opening import Folded, open_folds
 from tasks.gather.task import Labelled
 from tasks.held_out import digest_of_cases, write_held_out
 from tasks.model_files import read_model_files
 from tasks.policy import step, this_call
-from tasks.progress import progress, say
+from tasks.progress import say
 from tasks.storage import Draft, Receipt, Store
 
 
@@ -81,9 +79,10 @@ def train_classifier(
     training = data.cases.pick(data.of("train"))
     held = f"{len(data.validated):,} to validate" if data.is_held_out else f"cross-validated in {folds.parts}"
     say(f"{counted(len(training), 'windows' if labelled.stream else 'cases')} to train on, {held}")
-    learn = partial(fit_once, network, fit, len(data.classes), checkpoints)
-    fitted = [learn(training, seed, f"seed-{seed}") for seed in fit.seeds]
-    logits = held_out_logits(data, network, fit, folds, learn, fitted)
+    job = Job(store=store.root, labelled=labelled, folds=folds, network=network, fit=fit, checkpoints=checkpoints)
+    every = fit_all(job, data)
+    fitted = [every[f"seed-{seed}"] for seed in fit.seeds]
+    logits = held_out_logits(data, job, every)
     choice = choose_members([logits], data.cases.labels[data.validated])
     about = ClassDescription(
         format=FORMAT, members=(ClassMember(network=network, seeds=fit.seeds),), shape=shape_of(training, len(data.classes)),
@@ -109,46 +108,22 @@ def curves_of(network: ClassifierSpec, fit: FitSpec, fitted: list[Fitted]) -> li
     return [{"form": form, "seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
 
 
-def fit_once(
-    network: ClassifierSpec, fit: FitSpec, num_classes: int, checkpoints: Path, cases: Cases, seed: int, name: str
-) -> Fitted:
-    """One fitted classifier, going on from its checkpoint if a killed run left one."""
-    keeper = Keeper(checkpoints / f"{name}.safetensors")
-    resume = load_checkpoint(keeper.path)
-    if resume:
-        say(f"{name}: going on after epoch {resume.epoch}, step {resume.step:,}")
-    last_step, _ = num_steps(fit, len(cases))
-
-    def save(checkpoint: Checkpoint) -> None:  # epochs are short
-        if keeper.due() or checkpoint.step == last_step:
-            keeper.save(checkpoint)
-
-    with progress(name, 1) as bar:
-        fitted = fit_classifier(network, fit, cases, num_classes, seed, resume, save=save, due=keeper.due)
-        last = fitted.history[-1] if fitted.history else {}
-        bar.advance(1, f"loss {last['train']:.4f}" if "train" in last else "")
-    return fitted
-
-
-def held_out_logits(
-    data: Folded, network: ClassifierSpec, fit: FitSpec, folds: CaseFolds, learn: Callable, fitted: list[Fitted]
-) -> np.ndarray:
+def held_out_logits(data: Folded, job: Job, fitted: dict[str, Fitted]) -> np.ndarray:
     """Log-probabilities (N, K) of the cases to validate on, NaN where a case was always learned from.
 
     Of a fold that is held out, the mean over seeds; by cross-validation, those of the first seed.
     """
+    network, num_classes = job.network, len(data.classes)
 
     def asked(weights: dict, cases: Cases) -> np.ndarray:
-        module = build_classifier(network, shape_of(data.cases.pick(data.of("train")), len(data.classes)))
+        module = build_classifier(network, shape_of(data.cases.pick(data.of("train")), num_classes))
         module.load_state_dict(weights)
         return log_softmax(predict(module.eval(), cases))
 
     cases = data.cases.pick(data.validated)
     if data.is_held_out:
-        return np.mean([asked(one.weights, cases) for one in fitted], 0)
-    return cross_validated(
-        network, cases, len(data.classes), folds.parts, lambda rest, name: learn(rest, fit.seeds[0], name).weights
-    )
+        return np.mean([asked(fitted[f"seed-{seed}"].weights, cases) for seed in job.fit.seeds], 0)
+    return cross_validated(network, cases, num_classes, job.folds.parts, lambda rest, name: fitted[name].weights)
 
 
 def write_bundle(draft: Draft, bundle: Classifier, history: dict) -> None:

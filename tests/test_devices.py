@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 import models.fit
 import models.parallel
-import tasks.devices
+import tasks.children
 import tasks.train
 from flows.spec import check_networks
 from flows.training import training
@@ -31,7 +31,8 @@ from models.series import Columns, SeriesFacts
 from models.specs import FitSpec, LinearSpec, ResidualSpec
 from models.windows import FoldSpec, WindowSpec
 from tasks.checkpoints import last_of
-from tasks.devices import ProcessLost, Rank, environment, failure, train_together
+from tasks.children import Child, ProcessLost, failure
+from tasks.devices import environment, train_together
 from tasks.policy import may_pass
 from tasks.rank import Job
 from tasks.seeds import fit_seeds
@@ -50,7 +51,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     lines = []
-    monkeypatch.setattr(tasks.devices, "say", lines.append)
+    monkeypatch.setattr(tasks.children, "say", lines.append)
     return lines
 
 
@@ -143,7 +144,7 @@ def test_a_killed_process_ends_the_others_and_a_retry_goes_on_to_the_same_bytes(
             told.append((str(error), time.monotonic()))
             raise
 
-    monkeypatch.setattr(tasks.devices, "say", listen)
+    monkeypatch.setattr(tasks.children, "say", listen)
     monkeypatch.setattr(tasks.train, "train_together", watched)
     monkeypatch.setattr(tasks.train.train, "task", tasks.train.train.task.with_options(retry_delay_seconds=0.01))
     case.write_spec(fit__devices=2, fit__max_steps=320, fit__steps_per_epoch=40, fit__schedule="one_cycle")
@@ -183,9 +184,9 @@ def test_whoever_watches_can_stop_the_processes(tmp_path, said):
 
 
 PARENT = """
-import sys, tasks.devices
+import sys, tasks.children, tasks.devices
 from tasks.rank import Job
-tasks.devices.say = lambda line: print(line, flush=True)
+tasks.children.say = lambda line: print(line, flush=True)
 tasks.devices.train_together(Job.model_validate_json(open(sys.argv[1]).read()))
 """
 
@@ -270,8 +271,8 @@ class Ended:
 def test_of_several_that_failed_the_cause_is_named_and_only_what_may_pass_is_retried(tmp_path, each, kind, message):
     errors = tmp_path / "rank.log"
     errors.write_text("one line\nthe last of two lines\n")
-    ranks = [Rank(at, Ended(status), errors, failed=failed) for at, (status, failed) in enumerate(each, 1)]
-    error = failure(ranks, 2)
+    children = [Child(at, Ended(status), errors, failed=failed) for at, (status, failed) in enumerate(each, 1)]
+    error = failure(children, "2 that train together (fit.devices)")
     assert type(error) is kind
     with pytest.raises(kind, match=message):
         raise error

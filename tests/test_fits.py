@@ -1,0 +1,116 @@
+"""The fits of a classifier, in turn or side by side in processes: the same weights, and one that fails ends them all."""
+
+import os
+import signal
+
+import psutil
+import pytest
+import torch
+from test_classification import make_cases, make_spec
+
+import tasks.children
+import tasks.fits
+from flows.training import training
+from models.classification.specs import ResidualClassifierSpec
+from models.errors import Diverged
+from models.specs import FitSpec
+from tasks.children import ProcessLost
+from tasks.fits import Job, fit_all, fit_side_by_side, lessons_of, result_file
+from tasks.gather.opening import open_folds
+from tasks.gather.task import Labelled
+from tasks.storage import Store
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LESSONS = ["seed-0", "seed-3", "part-0", "part-1", "part-2"]
+
+
+@pytest.fixture(scope="module")
+def source(server, tmp_path_factory):
+    """A spec whose cases have been gathered, and the receipt of that."""
+    spec = make_spec(tmp_path_factory.mktemp("waves"), make_cases(), fit={"epochs": 1})
+    training(spec)
+    return spec, Labelled.model_validate(Store(spec.store).manifests("gather")[-1]["receipt"])
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    lines = []
+    monkeypatch.setattr(tasks.children, "say", lines.append)
+    return lines
+
+
+def make_job(source, folder, **fit) -> Job:
+    spec, labelled = source
+    given = {"epochs": 2, "batch_size": 8, "keep": "last", "device": "cpu", "seeds": (0, 3)} | fit
+    return Job(
+        store=spec.store, labelled=labelled, folds=spec.folds, network=ResidualClassifierSpec(channels=4, depth=1),
+        fit=FitSpec(**given), checkpoints=folder,
+    )  # fmt: skip
+
+
+def cases_of(job: Job):
+    return open_folds(Store(job.store), job.labelled, job.folds)
+
+
+def test_a_seed_each_learns_from_all_cases_and_the_first_from_all_but_each_part(source, tmp_path):
+    job = make_job(source, tmp_path)
+    data = cases_of(job)
+    lessons = lessons_of(job, data)
+    assert list(lessons) == LESSONS
+    assert [len(one.cases) for one in lessons.values()] == [24, 24, 16, 16, 16]
+    assert [one.seed for one in lessons.values()] == [0, 3, 0, 0, 0]
+
+
+def test_side_by_side_every_fit_is_what_it_is_in_turn(source, tmp_path, said):
+    one, two = make_job(source, tmp_path / "one"), make_job(source, tmp_path / "two")
+    in_turn = fit_all(one, cases_of(one))
+    torch.set_num_threads(2)  # one_thread puts it back
+    beside = fit_all(two, cases_of(two))
+    assert list(in_turn) == list(beside) == LESSONS
+    for name, fitted in in_turn.items():
+        assert fitted.history == beside[name].history
+        assert all(torch.equal(value, beside[name].weights[name_]) for name_, value in fitted.weights.items())
+    assert sorted(line.partition(" ")[0] for line in said) == sorted(LESSONS)
+
+
+def test_what_was_fitted_before_a_kill_is_not_fitted_again(source, tmp_path, said):
+    job = make_job(source, tmp_path)
+    torch.set_num_threads(2)
+    first = fit_all(job, cases_of(job))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.fitted.safetensors")}
+    assert len(before) == 5
+    result_file(job, "part-1").unlink()
+    said.clear()
+    again = fit_all(job, cases_of(job))
+    assert [line.partition(" ")[0] for line in said] == ["part-1:", "part-1"]  # from its checkpoint
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items() if "part-1" not in path.name)
+    assert all(torch.equal(value, first["part-1"].weights[name]) for name, value in again["part-1"].weights.items())
+
+
+def test_what_a_fit_finds_wrong_is_raised_in_its_own_words(source, tmp_path, said):
+    job = make_job(source, tmp_path, learning_rate=1e18, clip_norm=None)
+    with pytest.raises(Diverged, match=r"oss became (inf|nan) at epoch 1, step \d+; no epoch was finished"):
+        fit_side_by_side(job, 2)
+    assert not children_of()
+
+
+def test_a_process_that_is_killed_fails_the_step_and_the_next_run_goes_on(source, tmp_path, monkeypatch):
+    job, killed = make_job(source, tmp_path), []
+
+    def kill_one(line):
+        if not killed:
+            killed.append(children_of()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(tasks.children, "say", kill_one)
+    with pytest.raises(ProcessLost, match=r"^Process \d of 2 that fit a classifier side by side was ended by SIGKILL"):
+        fit_side_by_side(job, 2)
+    assert not children_of()
+    monkeypatch.setattr(tasks.children, "say", lambda line: None)
+    fit_side_by_side(job, 2)
+    assert all(result_file(job, name).exists() for name in LESSONS)
+
+
+def children_of() -> list[int]:
+    """The processes of this one that fit."""
+    return [one.pid for one in psutil.Process().children() if "tasks.fits" in " ".join(one.cmdline())]
