@@ -8,7 +8,7 @@ import torch
 from labelled import make_cases, waves
 
 from models.classification.crossing import cross_validated
-from models.classification.fit import cases_a_step, fit_classifier, num_steps, padding, predict, shuffled
+from models.classification.fit import cases_a_step, fit_classifier, num_steps, predict, shuffled
 from models.classification.networks import build_classifier
 from models.classification.scaling import shape_of
 from models.classification.specs import RECIPES, ReferenceClassifierSpec, ResidualClassifierSpec, RocketSpec, recipe
@@ -83,28 +83,6 @@ def test_every_pass_shows_every_case_once_and_a_later_start_shows_the_same_batch
     assert [next(shuffled(cases, 4, 1, 0, CPU)).labels.tolist()] != seen[:1]
     later = shuffled(cases, 4, 0, 7, CPU)
     assert [next(later).labels.tolist() for _ in range(3)] == seen[7:]
-
-
-def test_cases_of_very_unequal_length_meet_those_of_like_length_and_each_still_once_a_pass():
-    lengths = np.geomspace(3, 400, 130).astype(int)
-    cases = make_cases([np.full(length, float(at)) for at, length in enumerate(lengths)], range(130))
-    assert padding(lengths, 16) > 2 > padding(np.arange(20, 40), 16)
-    batches, seen, padded = shuffled(cases, 16, 0, 0, CPU), [], 0
-    for _ in range(3 * 130 // 16):
-        batch = next(batches)
-        seen += batch.labels.tolist()
-        padded += batch.values.shape[2] * len(batch)
-    assert sorted(seen[:130]) == sorted(seen[130:260]) == list(range(130))
-    assert seen[:130] != seen[130:260]
-    assert padded < 2 * 3 * lengths.sum()  # in a random order it is three times
-    later = shuffled(cases, 16, 0, 9, CPU)
-    assert next(later).labels.tolist() == seen[9 * 16 : 10 * 16]
-
-
-def test_how_much_batches_are_padded_is_worked_out_as_by_drawing_them():
-    lengths = np.array([1, 1, 1, 5])
-    # of two cases, drawn with repetition, the longest is 5 with a chance of 7 in 16
-    assert padding(lengths, 2) == pytest.approx((5 * 7 / 16 + 9 / 16) / 2)
 
 
 def test_a_batch_is_never_larger_than_all_cases():

@@ -5,8 +5,11 @@ import pytest
 import torch
 from labelled import make_cases, waves
 
+import models.classification.layout
+import models.classification.networks
 from models.classification.augment import bent, vary
 from models.classification.cases import Cases
+from models.classification.layout import SideBySide, end_to_end
 from models.classification.networks import ValidNorm, build_classifier, differences
 from models.classification.scaling import Standard, filled, inside, own_scale, scale_of, shape_of, thinned
 from models.classification.specs import ReferenceClassifierSpec, ResidualClassifierSpec, Shape
@@ -46,6 +49,43 @@ def test_what_lies_past_the_end_of_a_case_changes_nothing(spec, steps):
     for filler in (torch.nan, 7.0):
         more = padded(alone.values, 9, filler)
         torch.testing.assert_close(network(more, alone.lengths), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rough", [False, True], ids=["smooth", "rough"])
+@pytest.mark.parametrize(("steps", "depth"), [(7, 3), (40, 3), (250, 3), (1200, 3), (700, 1)])
+def test_a_net_learns_the_same_from_cases_end_to_end_as_side_by_side(monkeypatch, steps, depth, rough):
+    cases = waves(num_each=4, steps=steps, unequal=True, num_channels=2)
+    batch, labels = cases.batch(np.arange(8)), torch.tensor([0, 1] * 4)
+    assert batch.lengths.unique().numel() > 2
+    shape = shape_of(cases, 2).model_copy(update={"rough": rough})
+    spec, found = ResidualClassifierSpec(channels=8, depth=depth, dropout=0, augment=False), []
+    for way in (end_to_end, side_by_side):
+        monkeypatch.setattr(models.classification.networks, "end_to_end", way)
+        torch.manual_seed(0)
+        network = build_classifier(spec, shape)
+        network.learn_scale(cases)
+        logits = network.train()(batch.values, batch.lengths)
+        torch.nn.functional.cross_entropy(logits, labels).backward()
+        found.append([logits, *(one.grad for one in network.parameters()), *network.buffers()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def side_by_side(values, mask, unit, gap):
+    return values, SideBySide(mask.sum(1), values.shape[2])
+
+
+def test_cases_end_to_end_begin_at_multiples_of_a_unit_with_a_gap_of_zeros_between(monkeypatch):
+    values = torch.arange(1.0, 11).view(2, 1, 5)
+    mask = torch.arange(5) < torch.tensor([5, 2])[:, None]
+    monkeypatch.setattr(models.classification.layout, "GRAIN", 3)
+    rows, lie = end_to_end(values, mask, unit=4, gap=2)
+    assert rows.flatten().tolist() == [1, 2, 3, 4, 5, 0, 0, 0, 6, 7, 0, 0]
+    assert lie.owner.tolist() == [0, 0, 0, 0, 0, 2, 2, 2, 1, 1, 2, 2]
+    assert lie.coarser(2).owner.tolist() == [0, 0, 0, 2, 1, 2]
+    assert lie.coarser(2).lengths.tolist() == SideBySide(lie.lengths, 5).coarser(2).lengths.tolist() == [3, 1]
+    assert lie.mean(rows[:, :, None]).tolist() == [[3], [6.5]]
+    assert lie.largest(rows[:, :, None]).tolist() == [[5], [7]]
 
 
 @pytest.mark.parametrize("spec", NETS, ids=lambda spec: spec.kind)

@@ -22,8 +22,6 @@ from models.training import Checkpoint, Fitted, Training, resolve_device, run_ep
 SHORTEST, LONGEST = 10, 100  # optimiser steps of an epoch, whatever a pass over the cases takes
 FEWEST = 16  # cases that a step learns from
 AT_ONCE = 1 << 18  # values of a batch that is asked for
-UNEVEN = 2.0  # times the mean length that batches drawn at random are long, from which on cases of like length go together
-POOL = 8  # batches among which they then do
 
 
 def fit_classifier(
@@ -74,41 +72,16 @@ def num_steps(fit: FitSpec, num_cases: int) -> tuple[int, int]:
 def shuffled(cases: Cases, size: int, seed: int, first: int, device: torch.device) -> Iterator[CaseBatch]:
     """Batches without end from step `first` on, pass after pass in an order that depends on seed and pass alone."""
     size = min(size, len(cases))
-    step, together = first, padding(cases.lengths, size) > UNEVEN
+    step = first
     while True:
         places = np.arange(step * size, (step + 1) * size)
-        orders = {number: order_of(cases.lengths, size, seed, number, together) for number in np.unique(places // len(cases))}
+        orders = {
+            number: np.random.default_rng((seed, number)).permutation(len(cases)) for number in np.unique(places // len(cases))
+        }
         which = np.array([orders[place // len(cases)][place % len(cases)] for place in places])
         batch = cases.batch(which)
         yield CaseBatch(*(getattr(batch, name).to(device) for name in ("values", "lengths", "labels")))
         step += 1
-
-
-def padding(lengths: np.ndarray, size: int) -> float:
-    """How many times the mean length the longest case of a batch drawn at random has, about."""
-    places = np.arange(1, len(lengths) + 1) / len(lengths)
-    longest = np.sort(lengths) @ np.diff(places**size, prepend=0.0)
-    return float(longest / lengths.mean())
-
-
-def order_of(lengths: np.ndarray, size: int, seed: int, number: int, together: bool) -> np.ndarray:
-    """The numbers of all cases in the order of a pass; `together`, those of like length in one batch.
-
-    For that, neighbours in a random order, as many as make up some batches, are put in the order of their lengths, and the
-    batches of each such pool in a random order again. Only the batch that begins in one pass and ends in the next is mixed.
-    """
-    chance = np.random.default_rng((seed, number))
-    order = chance.permutation(len(lengths))
-    if not together:
-        return order
-    begun = -number * len(lengths) % size  # that complete the last batch of the pass before
-    parts = [order[:begun]]
-    for at in range(begun, len(order), POOL * size):
-        pool = order[at : at + POOL * size]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        full = len(pool) // size * size
-        parts += [chance.permutation(pool[:full].reshape(-1, size)).ravel(), pool[full:]]
-    return np.concatenate(parts)
 
 
 def cross_entropy(network: nn.Module, fit: FitSpec, batch: CaseBatch) -> torch.Tensor:

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from models.classification.augment import vary
 from models.classification.cases import Cases
+from models.classification.layout import SideBySide, end_to_end
 from models.classification.rocket import Rocket
 from models.classification.scaling import Standard, inside, thinned
 from models.classification.specs import ClassifierSpec, ReferenceClassifierSpec, ResidualClassifierSpec, Shape
 
 LONGEST = 512  # steps that a residual net works on; longer cases are taken several steps at a time
 HALVED = 96  # steps from which on the next block sees every other one
+NEAR, FAR = 3, 19  # steps to either side that the widest convolution of a block, and of the stem, looks at
 
 
 def build_classifier(spec: ClassifierSpec, shape: Shape) -> nn.Module:
@@ -133,6 +135,8 @@ class ResidualClassifier(nn.Module):
         for at in range(spec.depth):
             self.halved.append(at + 1 < spec.depth and steps >= HALVED)
             steps = steps / 2 if self.halved[-1] else steps
+        self.unit = self.stride << sum(self.halved)  # steps that become one in the end
+        self.gap = max(NEAR * self.unit, FAR if self.stem is not None else 0)
         self.with_largest = shape.rough
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(widths[-1] * (1 + self.with_largest), shape.num_classes)
@@ -156,22 +160,20 @@ class ResidualClassifier(nn.Module):
         if self.training and self.augment:
             seen = vary(seen, lengths, mask, self.smooth, self.scale.num_values)
         steps = differences(seen[:, : self.scale.num_values], mask) * self.steepness
-        rows = torch.cat([seen, steps], 1)[:, :, None].to(memory_format=torch.channels_last)
-        whole = bool((lengths == values.shape[2]).all())
-        valid = None if whole else mask[:, None, None].float()
+        rows, lie = torch.cat([seen, steps], 1), SideBySide(lengths, values.shape[2])
+        if self.training and lie.valid() is not None:
+            rows, lie = end_to_end(rows, mask, self.unit, self.gap)
+        rows = rows[:, :, None].to(memory_format=torch.channels_last)
         if self.stem is not None:
-            rows = torch.cat([layer(rows) for layer in self.stem], 1)
-            lengths = (lengths - 1) // self.stride + 1
-            valid = None if whole else inside(lengths, rows.shape[3])[:, None, None].float()
-            rows = F.relu(self.stem_norm(rows, valid))
+            lie = lie.coarser(self.stride)
+            rows = F.relu(self.stem_norm(torch.cat([layer(rows) for layer in self.stem], 1), lie.valid()))
         for block, halved in zip(self.blocks, self.halved, strict=True):
+            valid = lie.valid()
             rows = block(rows, valid)
             if halved:
-                rows, lengths = halve(rows, valid), (lengths + 1) // 2
-                valid = None if whole else inside(lengths, rows.shape[3])[:, None, None].float()
-        pooled = rows.float().sum((2, 3)) / lengths[:, None]
-        if self.with_largest:
-            pooled = torch.cat([pooled, rows.float().amax((2, 3))], 1)
+                rows, lie = halve(rows, valid), lie.coarser(2)
+        rows = rows.float()
+        pooled = torch.cat([lie.mean(rows), lie.largest(rows)], 1) if self.with_largest else lie.mean(rows)
         return self.head(self.dropout(pooled))
 
 
