@@ -30,6 +30,15 @@ NOT_HERE = {  # settings of fit that forecasting has alone
 }
 
 
+def check_fit(fit: FitSettings) -> None:
+    """Raises a ValueError where something is said of a fit that no classifier has."""
+    for key, reason in NOT_HERE.items():
+        if getattr(fit, key) is not None:
+            raise ValueError(f"fit.{key} is {getattr(fit, key)!r}; {reason}. Leave it out")
+    if fit.schedule == "plateau":
+        raise ValueError("fit.schedule is 'plateau', and a classifier is not validated as it learns; use constant or one_cycle")
+
+
 class LabelSpec(BaseModel):
     """What `convcast forecast` labels."""
 
@@ -80,9 +89,7 @@ class ClassificationSpec(BaseModel):
             )
         if self.forecast.origin is not None and not self.source.is_stream:
             raise ValueError("forecast.origin is of a stream, and source.timestamp is not given; leave it out")
-        for key, reason in NOT_HERE.items():
-            if getattr(self.fit, key) is not None:
-                raise ValueError(f"fit.{key} is {getattr(self.fit, key)!r}; {reason}. Leave it out")
+        check_fit(self.fit)
         _ = self.recipes  # raises where settings of fit do not suit one of them
         return self
 

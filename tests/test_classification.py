@@ -235,6 +235,7 @@ def test_a_spec_that_forecasts_and_one_that_classifies_share_no_line_of_models(t
         ({"network": {"kind": "lstm"}}, r"network.kind is 'lstm'; it can be auto, reference, residual, rocket"),
         ({"fit": {"loss": "mae"}}, r"fit.loss is 'mae'; a classifier learns by cross-entropy"),
         ({"fit": {"devices": 2}}, r"fit.devices is 2; a classifier is trained by one process"),
+        ({"fit": {"schedule": "plateau"}}, r"fit.schedule is 'plateau', and a classifier is not validated as it learns"),
         ({"windows": {"lookback": 5}}, r"windows are of a stream, and source.timestamp is not given"),
         ({"source": {"lable": "x"}}, r"source.lable is no key of this spec \(did you mean 'label'\?\)"),
         ({"task": "clustering"}, r"task is 'clustering'; it can be forecasting, classification"),
