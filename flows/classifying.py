@@ -82,17 +82,11 @@ def classifier_steps(spec: ClassificationSpec, store: Store, run: Run) -> ClassO
     check_same_line(live, spec)
     labelled = gathered(spec, store)
     check_labels(spec, labelled)
-    shape, forms = (labelled, spec.folds, spec.windows, spec.decision), len(spec.recipes) > 1
-    tried = {
-        form_name(network): train_classifier(
-            *shape, network, fit, store, label=f"train_{form_name(network)}" if forms else None
-        )
-        for network, fit in spec.recipes
-    }
-    model = choose_classifier(list(tried.values()), labelled, spec.folds, store) if forms else next(iter(tried.values()))
+    model, tried = train_class_forms(spec, labelled, store)
     if spec.rival:
+        shape = labelled, spec.folds, spec.windows, spec.decision
         tried = {"rocket": train_classifier(*shape, *spec.rival, store, label="train_rocket")}
-    elif not forms:
+    elif len(tried) == 1:
         tried = {}
     new = validate_classifier(model, labelled, spec.folds, True, store)
     baseline = validate_classifier(None, labelled, spec.folds, False, store, label="validate_majority")
@@ -109,6 +103,18 @@ def classifier_steps(spec: ClassificationSpec, store: Store, run: Run) -> ClassO
     is_live = live is not None and live.model.digest == model.digest
     scores = {"new": new, "live": new if is_live else rivals.get("live model"), "majority": baseline} | beside
     return ClassOutcome(labelled, model, scores, promotion, page)
+
+
+def train_class_forms(spec: ClassificationSpec, labelled: Labelled, store: Store) -> tuple[ClassModel, dict[str, ClassModel]]:
+    """The trained classifier, or, of several, what was chosen; and each form by its name."""
+    shape, forms = (labelled, spec.folds, spec.windows, spec.decision), len(spec.recipes) > 1
+    tried = {
+        form_name(network): train_classifier(
+            *shape, network, fit, store, label=f"train_{form_name(network)}" if forms else None
+        )
+        for network, fit in spec.recipes
+    }
+    return choose_classifier(list(tried.values()), labelled, spec.folds, store) if forms else next(iter(tried.values())), tried
 
 
 def displaced_by(model: ClassModel, live: Live | None) -> ClassModel | None:

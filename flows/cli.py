@@ -95,7 +95,7 @@ def train(spec: Path, as_json: bool) -> None:
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="YAML file to write; default: SPEC.tuned.yaml.")
 @AS_JSON
 def tune(spec: Path, trials: int, seed: int, over: tuple[str, ...], output: Path | None, as_json: bool) -> None:
-    """Search for settings that forecast better on validation, and write them as a spec of its own.
+    """Search for settings that are better on validation, and write them as a spec of its own.
 
     SPEC is left as it is. A search that was interrupted goes on where it was; more --trials go on from there.
     """
@@ -104,7 +104,7 @@ def tune(spec: Path, trials: int, seed: int, over: tuple[str, ...], output: Path
         raise Fault(f"{what} is {found}; it takes {least} or more.")
     from flows.console import follow, show
 
-    with follow(spec, only="forecasting") as loaded:
+    with follow(spec) as loaded:
         from flows.tuned import place_for, print_tuned, write_tuned
         from flows.tuning import SearchSpec, tuning
 

@@ -9,9 +9,12 @@ from pathlib import Path
 import click
 from ruamel.yaml import YAML
 
+from flows.class_console import METRICS
 from flows.console import command, print_facts
 from flows.spec import check_spec, resolved
 from flows.tuning import Tuned, shown
+from models.classification.difference import flipped
+from models.classification.metrics import HIGHER
 from models.errors import Fault, counted
 from tasks.storage import speaking_of, write_atomically
 from tasks.study import Tried
@@ -78,6 +81,8 @@ def absolute_paths(document: dict, folder: Path) -> None:
     for key in ("uri", "static_uri"):
         if document["source"].get(key) is not None:
             document["source"][key] = found["source"][key]
+    if (document.get("forecast") or {}).get("uri") is not None:
+        document["forecast"]["uri"] = found["forecast"]["uri"]
 
 
 def set_best(document: dict, tuned: Tuned) -> None:
@@ -111,24 +116,38 @@ def summary(tuned: Tuned, name: str) -> list[str]:
         f"{done:,}{cut} {'trial' if max(done, tuned.wanted) == 1 else 'trials'} of {name}, seed {tuned.seed}"
         + (f" ({', '.join(out)})" if out else "")
         + ".",
-        f"{UNITS[tuned.metric]} over the horizon on the validation fold, in standard deviations of each series; "
-        "the test fold was not looked at.",
+        f"{measured(tuned.metric)}; the test fold was not looked at.",
     ]
+    best, before = flipped(tuned.best.error, tuned.metric), flipped(start.error, tuned.metric)
     if tuned.best == start:
-        return [*lines, f"Nothing was better than the spec as it stood ({start.error:.4g})."]
-    lower = f"{100 * (1 - tuned.best.error / start.error):.1f} % lower than the spec as it stood"
+        return [*lines, f"Nothing was better than the spec as it stood ({before:.4g})."]
+    if tuned.metric in HIGHER:
+        better = f"{best - before:.4f} higher than the spec as it stood"
+    else:
+        better = f"{100 * (1 - best / before):.1f} % lower than the spec as it stood"
     apart = tuned.best.standard_errors
     sure = "" if apart is None else f", {apart:.1f} standard errors of the difference"
     sure += ": validation can hardly tell the two apart" if apart is not None and apart < ENOUGH else ""
     return [
         *lines,
-        f"Trial {tuned.best.trial} is the best: {tuned.best.error:.4g} against {start.error:.4g}, {lower}{sure}.",
+        f"Trial {tuned.best.trial} is the best: {best:.4g} against {before:.4g}, {better}{sure}.",
         "The best of many on one fold flatters itself: expect less of it on new data.",
     ]
 
 
 ENDS = {"stopped": "stopped early", "diverged": "whose loss became no number"}
 UNITS = {"mae": "MAE", "rmse": "RMSE", "mase": "MAE"}  # in scaled space seasonal naive's own error cancels out
+MEASURES = {
+    "log_loss": "Log-loss", "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1",
+}  # fmt: skip
+
+
+def measured(metric: str) -> str:
+    """What the figures of a search are."""
+    if metric in UNITS:
+        return f"{UNITS[metric]} over the horizon on the validation fold, in standard deviations of each series"
+    better = "higher" if metric in HIGHER else "lower"
+    return f"{MEASURES[metric]}, the {better} the better, of cases that a model had not learned from"
 
 
 def start_of(tuned: Tuned) -> Tried:
@@ -140,13 +159,20 @@ def table(tuned: Tuned, many: int) -> list[str]:
     start = start_of(tuned)
     ranked = sorted((one for one in tuned.trials if one.error is not None), key=lambda one: (one.error, one.trial))
     rows = ranked[:many] if start in ranked[:many] else [*ranked[:many], start]
-    lines = [f"{'trial':>5}  {'error':<9}{'to start':<10}settings"]
+    lines = [f"{'trial':>5}  {METRICS.get(tuned.metric, 'error'):<9}{'to start':<10}settings"]
     for one in rows:
-        change = "-" if one is start else f"{100 * (one.error / start.error - 1):+.1f} %"
-        lines.append(f"{one.trial:>5}  {one.error:<9.4g}{change:<10}{settings_of(one, tuned)}")
+        figure = flipped(one.error, tuned.metric)
+        lines.append(f"{one.trial:>5}  {figure:<9.4g}{change(one, start, tuned.metric):<10}{settings_of(one, tuned)}")
     if len(ranked) > len(rows):
         lines.append(f"{'':>5}  and {len(ranked) - len(rows):,} more")
     return lines
+
+
+def change(one: Tried, start: Tried, metric: str) -> str:
+    """How far a trial is from the start."""
+    if one is start:
+        return "-"
+    return f"{start.error - one.error:+.4f}" if metric in HIGHER else f"{100 * (one.error / start.error - 1):+.1f} %"
 
 
 def settings_of(one: Tried, tuned: Tuned) -> str:

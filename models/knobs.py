@@ -1,6 +1,7 @@
 """What a search turns on a network and on how it is fitted: which settings, and how far."""
 
 import difflib
+from collections.abc import Callable, Collection
 from typing import Any
 
 import yaml
@@ -55,12 +56,6 @@ def usual_knobs(network: NetworkSpec, fit: FitSpec, season: int, lookback: int, 
 
     The loss is none of them: it is what the forecasts are for, and not a matter of taste.
     """
-    length = "max_steps" if fit.max_steps else "epochs"
-    now, rate = getattr(fit, length), fit.learning_rate
-    knobs = [
-        Knob(name="fit.learning_rate", low=rate / 8, high=rate * 4, log=True),
-        Knob(name=f"fit.{length}", choices=tuple(dict.fromkeys((max(1, now // 2), now, now * 2)))),
-    ]
     noise = Knob(name="network.noise", low=0.0, high=max(0.5, 2 * getattr(network, "noise", 0.0)))
     decay = Knob(name="fit.weight_decay", choices=(0.0, 0.01, 0.1, 1.0))
     dropout = Knob(name="network.dropout", low=0.0, high=0.5)
@@ -77,7 +72,17 @@ def usual_knobs(network: NetworkSpec, fit: FitSpec, season: int, lookback: int, 
         "linear": [noise, decay, looks],
         "reference": [Knob(name="network.filters", choices=(32, 64, 128)), dropout, decay],
     }  # fmt: skip
-    return [knob.with_value(value_of(network, fit, knob.name)) for knob in knobs + own[network.kind]]
+    return [knob.with_value(value_of(network, fit, knob.name)) for knob in learning_knobs(fit) + own[network.kind]]
+
+
+def learning_knobs(fit: FitSpec) -> list[Knob]:
+    """How fast, and how long, a network learns."""
+    length = "max_steps" if fit.max_steps else "epochs"
+    now, rate = getattr(fit, length), fit.learning_rate
+    return [
+        Knob(name="fit.learning_rate", low=rate / 8, high=rate * 4, log=True),
+        Knob(name=f"fit.{length}", choices=tuple(dict.fromkeys((max(1, now // 2), now, now * 2)))),
+    ]
 
 
 def shorter(season: int, lookback: int) -> list[int]:
@@ -91,14 +96,19 @@ def matters(name: str, settings: dict[str, Value]) -> bool:
     return not (settings.get("network.branch") == "none" and name in OF_A_BRANCH)
 
 
-def value_of(network: NetworkSpec, fit: FitSpec, name: str) -> Value:
+def value_of(network: BaseModel, fit: FitSpec, name: str) -> Value:
     """What a setting is now."""
     section, _, key = name.partition(".")
     return getattr(network if section == "network" else fit, key)
 
 
-def turned(network: NetworkSpec, said: FitSettings, settings: dict[str, Value]) -> tuple[NetworkSpec, FitSettings]:
+def turned(
+    network: BaseModel, said: FitSettings, settings: dict[str, Value], recipe: Callable[[Any, FitSettings], FitSpec] = recipe
+) -> tuple[Any, FitSettings]:
     """The network and what is said of its fit, with these settings.
+
+    Args:
+        recipe: how such a network is fitted, but for what is said.
 
     Raises:
         Fault: a value is not allowed for a setting.
@@ -155,9 +165,13 @@ def parse_value(text: str, whole: str) -> Value:
     raise Fault(f"--over {whole!r} has {text!r} among its values; a number, a word, true, false or null is needed.")
 
 
-def overridden(knobs: list[Knob], over: list[Knob], network: NetworkSpec) -> list[Knob]:
-    """The knobs of a network, with those that a user named in place of, or beside, the usual ones."""
-    ours = [knob for knob in over if has(network, knob.name)]
+def overridden(knobs: list[Knob], over: list[Knob], network: BaseModel, names: Collection[str]) -> list[Knob]:
+    """The knobs of a network, with those that a user named in place of, or beside, the usual ones.
+
+    Args:
+        names: what can be turned on this network.
+    """
+    ours = [knob for knob in over if knob.name in names]
     instead = {knob.name for knob in ours}
     if instead & {"fit.epochs", "fit.max_steps"}:
         instead |= {"fit.epochs", "fit.max_steps"}
@@ -165,26 +179,25 @@ def overridden(knobs: list[Knob], over: list[Knob], network: NetworkSpec) -> lis
     return [knob for knob in knobs if knob.name not in instead] + numbers
 
 
-def as_needed(knob: Knob, network: NetworkSpec) -> Knob:
+def as_needed(knob: Knob, network: BaseModel) -> Knob:
     """The knob with whole numbers only where its setting counts something."""
     section, _, key = knob.name.partition(".")
     field = (type(network) if section == "network" else FitSpec).model_fields[key]
     return knob.model_copy(update={"whole": knob.whole and "float" not in str(field.annotation)})
 
 
-def has(network: NetworkSpec, name: str) -> bool:
-    section, _, key = name.partition(".")
-    return name not in FIXED and key in {"network": type(network).model_fields, "fit": FitSpec.model_fields}.get(section, {})
+def turnable(network: BaseModel) -> list[str]:
+    """Every setting of a network, and of how it is fitted, that can be turned."""
+    every = [f"{place}.{key}" for place, kind in (("network", type(network)), ("fit", FitSpec)) for key in kind.model_fields]
+    return [name for name in every if name not in FIXED]
 
 
-def check_names(over: list[Knob], networks: list[NetworkSpec]) -> None:
-    """Raises a Fault where a knob is named twice, or is a setting of none of the networks."""
+def check_names(over: list[Knob], every: list[str]) -> None:
+    """Raises a Fault where a knob is named twice, or is none of the settings that can be turned."""
     names = [knob.name for knob in over]
     if twice := [name for name in names if names.count(name) > 1]:
         raise Fault(f"--over names {twice[0]} twice. Say it once, with all its values.")
-    every = [f"{place}.{key}" for place, kind in [("network", type(one)) for one in networks] + [("fit", FitSpec)]
-             for key in kind.model_fields]  # fmt: skip
-    allowed = [name for name in dict.fromkeys(every) if name not in FIXED]
+    allowed = sorted(dict.fromkeys(every), key=lambda name: name.startswith("fit."))
     for name in names:
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)

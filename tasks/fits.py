@@ -16,19 +16,20 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from models.classification.cases import Cases
-from models.classification.crossing import cases_without
+from models.classification.crossing import ask, cases_apart, entry_of
 from models.classification.fit import fit_classifier, num_steps
 from models.classification.folds import CaseFolds
 from models.classification.specs import ClassifierSpec
 from models.errors import counted
 from models.specs import FitSpec
 from models.training import Checkpoint, Fitted, resolve_device
-from tasks.checkpoints import Keeper, load_checkpoint, save_checkpoint
+from tasks.checkpoints import Keeper, forget, load_checkpoint, save_checkpoint
 from tasks.children import be_child, failure, follow, started
 from tasks.gather.opening import Folded, open_folds
 from tasks.gather.task import Labelled
 from tasks.progress import listener, progress, say
 from tasks.storage import Store
+from tasks.watching import Stopped, notice, watch
 
 
 class Job(BaseModel):
@@ -42,13 +43,17 @@ class Job(BaseModel):
     network: ClassifierSpec
     fit: FitSpec
     checkpoints: Path  # a folder
+    watched: bool = False  # somebody wants to see each part of a cross-validation, and as soon as may be
 
 
 class Lesson(NamedTuple):
-    """The cases of one fit, and its seed."""
+    """The cases of one fit, its seed, and of a part to cross-validate its number and cases."""
 
     cases: Cases
     seed: int
+    part: int = -1
+    parts: int = 0  # in all
+    asked: Cases | None = None
 
 
 def fit_all(job: Job, data: Folded) -> dict[str, Fitted]:
@@ -58,21 +63,36 @@ def fit_all(job: Job, data: Folded) -> dict[str, Fitted]:
         Fault: the loss of one is no longer finite.
         ProcessLost: a process was killed.
         RuntimeError: one failed in another way.
+        Stopped: whoever watches has seen enough; nothing is left behind.
     """
-    lessons = lessons_of(job, data)
+    try:
+        return fit_lessons(job, data, lessons_of(job, data))
+    except Stopped:
+        forget(job.checkpoints)  # nobody will go on from them
+        raise
+
+
+def fit_lessons(job: Job, data: Folded, lessons: dict[str, Lesson]) -> dict[str, Fitted]:
+    for name, own in lessons.items():
+        if job.watched and (before := fitted_before(job, name)):
+            show(job, own, before, data)
     at_once = min(len(lessons), torch.get_num_threads()) if resolve_device(job.fit.device).type == "cpu" else 1
     if at_once > 1 and not all(result_file(job, name).exists() for name in lessons):
         fit_side_by_side(job, at_once)
-    return {name: fitted_before(job, name) or fit_once(job, len(data.classes), name, own) for name, own in lessons.items()}
+    return {name: fitted_before(job, name) or fit_once(job, data, name, own) for name, own in lessons.items()}
 
 
 def lessons_of(job: Job, data: Folded) -> dict[str, Lesson]:
-    """What is to be fitted, the largest first: every seed on all cases, and the first one on all but a part each time."""
+    """What is to be fitted: every seed on all cases, and the first one on all but a part each time.
+
+    The largest come first, but where somebody watches, the parts do.
+    """
     training = data.cases.pick(data.of("train"))
     lessons = {f"seed-{seed}": Lesson(training, seed) for seed in job.fit.seeds}
     if not data.is_held_out:
-        parts = cases_without(training, job.folds.parts)
-        lessons |= {f"part-{part}": Lesson(rest, job.fit.seeds[0]) for part, rest in parts.items()}
+        apart, seed = cases_apart(training, job.folds.parts), job.fit.seeds[0]
+        parts = {f"part-{part}": Lesson(rest, seed, part, len(apart), asked) for part, (rest, asked) in apart.items()}
+        lessons = parts | lessons if job.watched else lessons | parts
     return lessons
 
 
@@ -93,10 +113,11 @@ def work(path: Path, given: bytes, tell: Callable[[dict], None]) -> None:
     """Fit what no other process has taken, until nothing is left."""
     job = Job.model_validate_json(given)
     listener.set(lambda line: tell({"say": line}))
+    watch.set(lambda *noticed: tell({"notice": noticed}))
     data = open_folds(Store(job.store), job.labelled, job.folds)
     for name, own in lessons_of(job, data).items():
         if not result_file(job, name).exists() and taken(path.with_name(name)):
-            fitted = fit_once(job, len(data.classes), name, own)
+            fitted = fit_once(job, data, name, own)
             done = Checkpoint(fitted.best_epoch, fitted.weights, fitted.history, fitted.best_epoch)
             save_checkpoint(result_file(job, name), done)
 
@@ -119,7 +140,7 @@ def fitted_before(job: Job, name: str) -> Fitted | None:
     return Fitted(done.tensors, done.history, done.best_epoch) if done else None
 
 
-def fit_once(job: Job, num_classes: int, name: str, lesson: Lesson) -> Fitted:
+def fit_once(job: Job, data: Folded, name: str, lesson: Lesson) -> Fitted:
     """One fitted classifier, going on from its checkpoint if a killed run left one."""
     keeper = Keeper(job.checkpoints / f"{name}.safetensors")
     resume = load_checkpoint(keeper.path)
@@ -131,12 +152,20 @@ def fit_once(job: Job, num_classes: int, name: str, lesson: Lesson) -> Fitted:
         if keeper.due() or checkpoint.step == last_step:
             keeper.save(checkpoint)
 
-    learn = partial(fit_classifier, job.network, job.fit, lesson.cases, num_classes, lesson.seed, resume)
+    learn = partial(fit_classifier, job.network, job.fit, lesson.cases, len(data.classes), lesson.seed, resume)
     with progress(name, 1) as bar:
         fitted = learn(save=save, due=keeper.due)
         last = fitted.history[-1] if fitted.history else {}
         bar.advance(1, f"{counted(len(lesson.cases), 'cases')}, loss {last['train']:.4f}" if "train" in last else "")
+    show(job, lesson, fitted, data)
     return fitted
+
+
+def show(job: Job, lesson: Lesson, fitted: Fitted, data: Folded) -> None:
+    """Show whoever watches how good a part of a cross-validation is."""
+    if job.watched and lesson.asked is not None:
+        logits = ask(job.network, fitted.weights, lesson.cases, lesson.asked, len(data.classes))
+        notice(lesson.seed, entry_of(lesson.part, logits, lesson.asked.labels), lesson.parts)
 
 
 if __name__ == "__main__":

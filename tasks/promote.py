@@ -4,6 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from models.classification.metrics import HIGHER
 from models.classification.specs import ClassGateSpec
 from models.errors import Fault
 from models.specs import GateSpec
@@ -14,8 +15,6 @@ from tasks.train import Model
 from tasks.train_classifier import ClassModel
 from tasks.validate import Scores
 from tasks.validate_classifier import ClassScores
-
-HIGHER = ("accuracy", "balanced_accuracy", "macro_f1")  # is better
 
 
 class Live(BaseModel):

@@ -38,14 +38,15 @@ class Tried(BaseModel):
     form: str = ""  # of auto, the one that this is
     settings: dict[str, Value] = {}
     state: str = "completed"  # or stopped, diverged
-    error: float | None = None  # on validation; None unless completed
+    error: float | None = None  # on validation; of accuracy and its like what they lack of 1; None unless completed
     standard_errors: float | None = None  # of the difference, by which it is better than the start
 
 
 class AmongAlike(optuna.pruners.BasePruner):
-    """Stops what has so far done worse than the median of the trials of the same network and loss, as far on their way.
+    """Stops what has so far done worse than the median of the trials of the same mark, as far on their way.
 
-    Validation losses of other networks, on other schedules or by another formula, say nothing about a trial's end.
+    Validation losses of other networks, on other schedules or by another formula, say nothing about a trial's end. Where the
+    parts are those of a cross-validation, each is a training at its end, and all have the same mark.
     """
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -124,9 +125,7 @@ class Study:
             if part not in known:
                 trial.report(loss, part)
                 if stops and trial.should_prune():
-                    raise Stopped(
-                        f"Stopped at {100 * part // PARTS} % of its epochs: half of those like it did better by then."
-                    )
+                    raise Stopped(f"Stopped at {100 * part // PARTS} % of its way: half of those like it did better by then.")
 
     def end(self, trial: optuna.Trial, tried: Tried) -> None:
         trial.set_user_attr("tried", tried.model_dump_json())
@@ -154,7 +153,7 @@ def drawn(trial: optuna.Trial, name: str, knob: Knob) -> Value:
 
 
 def parts_of(history: list[dict], epochs: int) -> dict[int, float]:
-    """Validation losses of a training by the tenths of its epochs that were done."""
+    """Validation losses of a training by the tenths of its epochs, or of its cross-validation, that were done."""
     parts: dict[int, float] = {}
     for entry in history:
         parts.setdefault(PARTS * entry["epoch"] // epochs, entry["validation"])

@@ -1,5 +1,6 @@
 """Train one form of classifier, once a seed, ask it for cases it has not learned from, and store the bundle."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 
 import numpy as np
@@ -12,14 +13,10 @@ from models.classification.bundle import (
     ClassMember,
     dump_classifier,
     load_classifier,
-    log_softmax,
 )
-from models.classification.cases import Cases
 from models.classification.choice import choose_members
-from models.classification.crossing import cross_validated
-from models.classification.fit import predict
+from models.classification.crossing import ask, cross_validated
 from models.classification.folds import CaseFolds
-from models.classification.networks import build_classifier
 from models.classification.scaling import shape_of
 from models.classification.specs import ClassifierSpec, Decision
 from models.classification.windows import LabelWindows
@@ -36,6 +33,7 @@ from tasks.model_files import read_model_files
 from tasks.policy import step, this_call
 from tasks.progress import say
 from tasks.storage import Draft, Receipt, Store
+from tasks.watching import watch
 
 
 class ClassForm(BaseModel):
@@ -79,10 +77,13 @@ def train_classifier(
     training = data.cases.pick(data.of("train"))
     held = f"{len(data.validated):,} to validate" if data.is_held_out else f"cross-validated in {folds.parts}"
     say(f"{counted(len(training), 'windows' if labelled.stream else 'cases')} to train on, {held}")
-    job = Job(store=store.root, labelled=labelled, folds=folds, network=network, fit=fit, checkpoints=checkpoints)
+    job = Job(
+        store=store.root, labelled=labelled, folds=folds, network=network, fit=fit, checkpoints=checkpoints,
+        watched=watch.get() is not None,
+    )  # fmt: skip
     every = fit_all(job, data)
-    fitted = [every[f"seed-{seed}"] for seed in fit.seeds]
-    logits = held_out_logits(data, job, every)
+    fitted, crossing = [every[f"seed-{seed}"] for seed in fit.seeds], []
+    logits = held_out_logits(data, job, every, crossing.append)
     choice = choose_members([logits], data.cases.labels[data.validated])
     about = ClassDescription(
         format=FORMAT, members=(ClassMember(network=network, seeds=fit.seeds),), shape=shape_of(training, len(data.classes)),
@@ -92,7 +93,7 @@ def train_classifier(
     )  # fmt: skip
     bundle = Classifier(about, [[one.weights for one in fitted]])
     with store.draft(call) as draft:
-        write_bundle(draft, bundle, {"curves": curves_of(network, fit, fitted)})
+        write_bundle(draft, bundle, {"curves": curves_of(network, fit, fitted), "crossing": crossing})
         write_held_out(draft, data, [logits], choice.blend.probabilities([logits]))
         model = draft.commit(
             ClassModel, num_parameters=num_parameters(bundle), forms=(), classes=data.classes, channels=labelled.channels,
@@ -108,22 +109,19 @@ def curves_of(network: ClassifierSpec, fit: FitSpec, fitted: list[Fitted]) -> li
     return [{"form": form, "seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
 
 
-def held_out_logits(data: Folded, job: Job, fitted: dict[str, Fitted]) -> np.ndarray:
+def held_out_logits(data: Folded, job: Job, fitted: dict[str, Fitted], tell: Callable[[dict], None]) -> np.ndarray:
     """Log-probabilities (N, K) of the cases to validate on, NaN where a case was always learned from.
 
     Of a fold that is held out, the mean over seeds; by cross-validation, those of the first seed.
+
+    Args:
+        tell: receives how good they are, part by part of a cross-validation.
     """
-    network, num_classes = job.network, len(data.classes)
-
-    def asked(weights: dict, cases: Cases) -> np.ndarray:
-        module = build_classifier(network, shape_of(data.cases.pick(data.of("train")), num_classes))
-        module.load_state_dict(weights)
-        return log_softmax(predict(module.eval(), cases))
-
-    cases = data.cases.pick(data.validated)
+    network, num_classes, cases = job.network, len(data.classes), data.cases.pick(data.validated)
     if data.is_held_out:
-        return np.mean([asked(fitted[f"seed-{seed}"].weights, cases) for seed in job.fit.seeds], 0)
-    return cross_validated(network, cases, num_classes, job.folds.parts, lambda rest, name: fitted[name].weights)
+        training, seeds = data.cases.pick(data.of("train")), [f"seed-{seed}" for seed in job.fit.seeds]
+        return np.mean([ask(network, fitted[seed].weights, training, cases, num_classes) for seed in seeds], 0)
+    return cross_validated(network, cases, num_classes, job.folds.parts, lambda rest, name: fitted[name].weights, tell)
 
 
 def write_bundle(draft: Draft, bundle: Classifier, history: dict) -> None:

@@ -15,14 +15,14 @@ watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 def notice(seed: int, entry: dict, epochs: int) -> None:
-    """Show an epoch to whoever watches."""
+    """Show an epoch to whoever watches, or a part of a cross-validation, which learns anew from other cases."""
     if (watcher := watch.get()) is not None:
         watcher(seed, entry, epochs)
 
 
 @contextmanager
 def watched_by(watcher: Watch) -> Iterator[None]:
-    """Trainings in here are seen by `watcher` after each epoch."""
+    """Trainings in here are seen by `watcher` after each epoch, or part."""
     token = watch.set(watcher)
     try:
         yield

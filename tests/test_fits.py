@@ -19,6 +19,7 @@ from tasks.fits import Job, fit_all, fit_side_by_side, lessons_of, result_file
 from tasks.gather.opening import open_folds
 from tasks.gather.task import Labelled
 from tasks.storage import Store
+from tasks.watching import Stopped, watched_by
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LESSONS = ["seed-0", "seed-3", "part-0", "part-1", "part-2"]
@@ -109,6 +110,44 @@ def test_a_process_that_is_killed_fails_the_step_and_the_next_run_goes_on(source
     monkeypatch.setattr(tasks.children, "say", lambda line: None)
     fit_side_by_side(job, 2)
     assert all(result_file(job, name).exists() for name in LESSONS)
+
+
+def test_whoever_watches_sees_every_part_also_those_that_were_fitted_before(source, tmp_path, said):
+    seen = []
+
+    def watch(seed, entry, parts):
+        seen.append((seed, entry["epoch"], parts, entry["validation"]))
+
+    def watched(folder) -> list[tuple]:
+        seen.clear()
+        job = make_job(source, folder).model_copy(update={"watched": True})
+        with watched_by(watch):
+            fit_all(job, cases_of(job))
+        return list(seen)
+
+    in_turn = watched(tmp_path / "one")
+    assert [one[:3] for one in in_turn] == [(0, 1, 3), (0, 2, 3), (0, 3, 3)]
+    torch.set_num_threads(2)
+    for again in (sorted(watched(tmp_path / "two")), watched(tmp_path / "two")):
+        assert [one[:3] for one in again] == [one[:3] for one in in_turn]
+        assert [one[3] for one in again] == pytest.approx([one[3] for one in in_turn], rel=1e-5)  # threads round differently
+
+
+def test_parts_come_before_all_else_where_somebody_watches(source, tmp_path):
+    job = make_job(source, tmp_path).model_copy(update={"watched": True})
+    assert list(lessons_of(job, cases_of(job))) == LESSONS[2:] + LESSONS[:2]
+
+
+def test_a_training_that_is_stopped_ends_its_processes_and_leaves_nothing(source, tmp_path, said):
+    def stop(seed, entry, parts):
+        raise Stopped("enough")
+
+    job = make_job(source, tmp_path / "job").model_copy(update={"watched": True})
+    torch.set_num_threads(2)
+    with watched_by(stop), pytest.raises(Stopped, match="enough"):
+        fit_all(job, cases_of(job))
+    assert not children_of()
+    assert not job.checkpoints.exists()
 
 
 def children_of() -> list[int]:

@@ -13,7 +13,7 @@ from models.classification.networks import build_classifier
 from models.classification.rocket import Rocket, cached_batches, fit_rocket
 from models.classification.scaling import shape_of
 from models.classification.specs import ClassifierSpec
-from models.errors import Fault
+from models.errors import Diverged
 from models.losses import Objective
 from models.precision import autocast
 from models.specs import FitSpec
@@ -116,7 +116,7 @@ def predict(network: nn.Module, cases: Cases) -> np.ndarray:
     if found is None:
         return np.empty((0, 0))
     if not np.isfinite(found).all():
-        raise Fault(
+        raise Diverged(
             "The classifier's answer is no finite number. Lower fit.learning_rate or set fit.clip_norm, and train again."
         )
     return found

@@ -6,6 +6,7 @@ import numpy as np
 
 SMALLEST = 1e-7  # probability that log-loss takes for none at all, so that one mistake does not outweigh all else
 BINS = 10
+HIGHER = ("accuracy", "balanced_accuracy", "macro_f1")  # is better
 
 
 @dataclass(frozen=True)
