@@ -1,10 +1,11 @@
 """The spec of a classification: what to tell apart, and in what."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flows.common import LineSpec, check_offset, with_recipes
 from models.classification.folds import CaseFolds
 from models.classification.specs import (
     AutoClassifierSpec,
@@ -50,10 +51,8 @@ class LabelSpec(BaseModel):
     origin: datetime | None = Field(None, description="of a stream: the last stamp that is seen; null: the newest")
 
 
-class ClassificationSpec(BaseModel):
+class ClassificationSpec(LineSpec):
     """Everything a pipeline needs to train, validate, promote and use a classifier."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of this line of models")
     task: Literal["classification"]
@@ -67,13 +66,6 @@ class ClassificationSpec(BaseModel):
     gate: ClassGateSpec = ClassGateSpec()
     forecast: LabelSpec = LabelSpec()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _name_kind(cls, values: Any) -> Any:
-        """Say which kind of network is meant where a spec does not."""
-        network = values.get("network", {}) if isinstance(values, dict) else None
-        return values | {"network": {"kind": "auto"} | network} if isinstance(network, dict) else values
-
     @model_validator(mode="after")
     def _fits_together(self):
         """What no single section can check, before any task starts."""
@@ -83,10 +75,7 @@ class ClassificationSpec(BaseModel):
             raise ValueError("source.timestamp makes it a stream, which is cut into windows; give windows.lookback")
         if self.windows and not self.source.is_stream:
             raise ValueError("windows are of a stream, and source.timestamp is not given; cases are seen whole. Leave them out")
-        if self.forecast.origin is not None and self.forecast.origin.tzinfo is None:
-            raise ValueError(
-                f"forecast.origin {self.forecast.origin.isoformat()} has no offset; write it as 2014-12-30T23:30+10:00"
-            )
+        check_offset(self.forecast.origin)
         if self.forecast.origin is not None and not self.source.is_stream:
             raise ValueError("forecast.origin is of a stream, and source.timestamp is not given; leave it out")
         check_fit(self.fit)
@@ -96,10 +85,7 @@ class ClassificationSpec(BaseModel):
     @property
     def recipes(self) -> list[tuple[ClassifierSpec, FitSpec]]:
         """The classifiers that the model is chosen from, and how each is fitted."""
-        try:
-            return [(network, recipe(network, self.fit)) for network in forms_of(self.network)]
-        except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return with_recipes(forms_of(self.network), self.fit, recipe)
 
     @property
     def rival(self) -> tuple[ClassifierSpec, FitSpec] | None:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from flows.classification import ClassificationSpec
+from flows.common import LineSpec, check_offset, with_recipes
 from models.classification.specs import CLASSIFIERS
 from models.errors import Fault, shortlist
 from models.inputs import keep_channels
@@ -40,10 +41,8 @@ class ForecastSpec(BaseModel):
     origin: datetime | None = Field(None, description="last stamp a forecast may see; null: the last row with a target")
 
 
-class PipelineSpec(BaseModel):
+class PipelineSpec(LineSpec):
     """Everything a pipeline needs to train, validate, promote and forecast."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of this line of models")
     task: Literal["forecasting"] = "forecasting"
@@ -59,13 +58,6 @@ class PipelineSpec(BaseModel):
     gate: GateSpec = GateSpec()
     forecast: ForecastSpec = ForecastSpec()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _name_kind(cls, values: Any) -> Any:
-        """Say which kind of network is meant where a spec does not."""
-        network = values.get("network", {}) if isinstance(values, dict) else None
-        return values | {"network": {"kind": "auto"} | network} if isinstance(network, dict) else values
-
     @model_validator(mode="after")
     def _fits_together(self):
         """What no single section can check, before any task starts."""
@@ -73,10 +65,7 @@ class PipelineSpec(BaseModel):
         find_encoding(self.source.encoding)
         if self.source.frequency:
             parse_offset(self.source.frequency)
-        if self.forecast.origin is not None and self.forecast.origin.tzinfo is None:
-            raise ValueError(
-                f"forecast.origin {self.forecast.origin.isoformat()} has no offset; write it as 2014-12-30T23:30+10:00"
-            )
+        check_offset(self.forecast.origin)
         season = self.season or (season_of(self.source.frequency) if self.source.frequency else None)
         if season:
             check_gate(self.gate, self.windows, season)
@@ -87,10 +76,7 @@ class PipelineSpec(BaseModel):
     @property
     def recipes(self) -> list[tuple[NetworkSpec, FitSpec]]:
         """The networks that are trained, and how."""
-        try:
-            return [(network, recipe(network, self.fit)) for network in forms_of(self.network)]
-        except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return with_recipes(forms_of(self.network), self.fit, recipe)
 
 
 def task_of(document: Any) -> str:
