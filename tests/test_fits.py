@@ -125,6 +125,7 @@ def test_whoever_watches_sees_every_part_also_those_that_were_fitted_before(sour
             fit_all(job, cases_of(job))
         return list(seen)
 
+    torch.set_num_threads(1)  # whatever a test before left
     in_turn = watched(tmp_path / "one")
     assert [one[:3] for one in in_turn] == [(0, 1, 3), (0, 2, 3), (0, 3, 3)]
     torch.set_num_threads(2)
