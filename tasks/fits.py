@@ -31,6 +31,8 @@ from tasks.progress import listener, progress, say
 from tasks.storage import Store
 from tasks.watching import Stopped, notice, watch
 
+OPTIMISER_STEPS, FEATURE_STEPS = 500, 1 << 30  # of a net, and of a rocket: features times steps of cases; some seconds each
+
 
 class Job(BaseModel):
     """What is fitted, and where it is left."""
@@ -77,9 +79,16 @@ def fit_lessons(job: Job, data: Folded, lessons: dict[str, Lesson]) -> dict[str,
         if job.watched and (before := fitted_before(job, name)):
             show(job, own, before, data)
     at_once = min(len(lessons), torch.get_num_threads()) if resolve_device(job.fit.device).type == "cpu" else 1
-    if at_once > 1 and not all(result_file(job, name).exists() for name in lessons):
+    if at_once > 1 and is_long(job, lessons) and not all(result_file(job, name).exists() for name in lessons):
         fit_side_by_side(job, at_once)
     return {name: fitted_before(job, name) or fit_once(job, data, name, own) for name, own in lessons.items()}
+
+
+def is_long(job: Job, lessons: dict[str, Lesson]) -> bool:
+    """Whether all fits together take longer than processes take to begin."""
+    if job.network.kind == "rocket":
+        return job.network.features * sum(int(own.cases.lengths.sum()) for own in lessons.values()) > FEATURE_STEPS
+    return sum(num_steps(job.fit, len(own.cases))[0] for own in lessons.values()) > OPTIMISER_STEPS
 
 
 def lessons_of(job: Job, data: Folded) -> dict[str, Lesson]:

@@ -11,11 +11,11 @@ from test_classification import make_cases, make_spec
 import tasks.children
 import tasks.fits
 from flows.training import training
-from models.classification.specs import ResidualClassifierSpec
+from models.classification.specs import ResidualClassifierSpec, RocketSpec
 from models.errors import Diverged
 from models.specs import FitSpec
 from tasks.children import ProcessLost
-from tasks.fits import Job, fit_all, fit_side_by_side, lessons_of, result_file
+from tasks.fits import Job, fit_all, fit_side_by_side, is_long, lessons_of, result_file
 from tasks.gather.opening import open_folds
 from tasks.gather.task import Labelled
 from tasks.storage import Store
@@ -31,6 +31,12 @@ def source(server, tmp_path_factory):
     spec = make_spec(tmp_path_factory.mktemp("waves"), make_cases(), fit={"epochs": 1})
     training(spec)
     return spec, Labelled.model_validate(Store(spec.store).manifests("gather")[-1]["receipt"])
+
+
+@pytest.fixture(autouse=True)
+def long(monkeypatch):
+    """However few steps a fit takes, processes are worth while."""
+    monkeypatch.setattr(tasks.fits, "OPTIMISER_STEPS", 0)
 
 
 @pytest.fixture
@@ -72,6 +78,17 @@ def test_side_by_side_every_fit_is_what_it_is_in_turn(source, tmp_path, said):
         assert fitted.history == beside[name].history
         assert all(torch.equal(value, beside[name].weights[name_]) for name_, value in fitted.weights.items())
     assert sorted(line.partition(" ")[0] for line in said) == sorted(LESSONS)
+
+
+def test_fits_that_end_before_a_process_has_begun_are_done_in_turn(source, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    job = make_job(source, tmp_path)
+    lessons = lessons_of(job, cases_of(job))
+    assert not is_long(job, lessons)  # five times two passes of ten steps
+    assert is_long(make_job(source, tmp_path, epochs=11), lessons)
+    rocket = job.model_copy(update={"network": RocketSpec()})
+    assert not is_long(rocket, lessons)
+    assert is_long(rocket.model_copy(update={"network": RocketSpec(features=1_000_000)}), lessons)
 
 
 def test_what_was_fitted_before_a_kill_is_not_fitted_again(source, tmp_path, said):
