@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from flows.console import cached_steps, command, print_facts
+from flows.console import command, print_end, print_facts
 from models.errors import counted, shortlist
 
 METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro_f1": "macro F1", "log_loss": "log-loss"}
@@ -21,15 +21,8 @@ def print_trained_classifier(trained, path: Path) -> None:
         click.echo("")
     if trained.left_out:
         click.echo(f"{counted(trained.left_out, trained.what)} without a label left out")
-    facts = {
-        "classes": shortlist((f"{name} {count:,}" for name, count in trained.classes.items()), 12),
-        "report": trained.report,
-        "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}",
-    }
-    if trained.promoted or trained.scores["live"]:  # else there is nothing to label with
-        facts["table of labels"] = trained.forecast_table
-        facts["next"] = f"{command()} forecast {shlex.quote(str(path))}"
-    print_facts(facts)
+    classes = shortlist((f"{name} {count:,}" for name, count in trained.classes.items()), 12)
+    print_end(trained, path, {"classes": classes}, "table of labels")
 
 
 def score_lines(trained, fold: str) -> list[str]:

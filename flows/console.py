@@ -185,14 +185,14 @@ def print_trained(trained, path: Path) -> None:
     print_intervals(trained.intervals)
     print_too_short(trained.too_short, trained.short_series, "left out")
     print_set_aside(trained.set_aside, trained.faults)
-    facts = {
-        "season": trained.season,
-        "report": trained.report,
-        "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}",
-    }
+    print_end(trained, path, {"season": trained.season}, "forecast table")
+
+
+def print_end(trained, path: Path, facts: dict, table: str) -> None:
+    """Where everything is after a training run, and what to do next; `table` is what its forecasts go to."""
+    facts |= {"report": trained.report, "took": f"{trained.seconds:.1f} s, {cached_steps(trained.tasks)}"}
     if trained.promoted or trained.scores["live"]:  # else there is nothing to forecast with
-        facts["forecast table"] = trained.forecast_table
-        facts["next"] = f"{command()} forecast {shlex.quote(str(path))}"
+        facts |= {table: trained.forecast_table, "next": f"{command()} forecast {shlex.quote(str(path))}"}
     print_facts(facts)
 
 
