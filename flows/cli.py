@@ -161,7 +161,7 @@ def explain(spec: Path, as_json: bool) -> None:
         click.echo(json.dumps({"steps": [one.model_dump() for one in planned]}))
         return
     for one in planned:
-        click.echo(f"{one.step:<26}" + ("cached" if one.cached else f"will run, because {one.because}"))
+        click.echo(f"{one.step:<25} " + ("cached" if one.cached else f"will run, because {one.because}"))
 
 
 @commands.command()

@@ -60,7 +60,7 @@ def only_for(spec, task: str) -> None:
 def step_line(entry) -> str:
     """How a step ended, and of many parts how many came from the cache."""
     parts = f"   {entry.cached} of {entry.calls} parts from the cache" if entry.calls > 1 else ""
-    return f"  {entry.step:<26}{entry.state:<12}{entry.seconds:>8.1f} s{parts}" + (f"   {entry.note}" if entry.note else "")
+    return f"  {entry.step:<25} {entry.state:<11} {entry.seconds:>8.1f} s{parts}" + (f"   {entry.note}" if entry.note else "")
 
 
 def use_server(tell: Callable[[str], None]) -> str:
