@@ -214,14 +214,11 @@ def export_model(spec: Path, digest: str | None, output: Path, as_json: bool) ->
 
     DIGEST is the beginning of a model's digest; without it, the live model.
     """
-    from flows.console import only_for
     from flows.converting import converting
     from flows.model_console import print_converted
     from flows.spec import load_spec
 
-    loaded = load_spec(spec)
-    only_for(loaded, "forecasting")
-    converted = converting(loaded, digest, output)
+    converted = converting(load_spec(spec), digest, output)
     if as_json:
         click.echo(json.dumps(converted.model_dump(mode="json")))
     else:

@@ -4,12 +4,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from flows.classification import ClassificationSpec
 from flows.showing import named_model
 from flows.spec import PipelineSpec
 from models.bundle import Description
+from models.classification.bundle import ClassDescription
+from models.classification.graph import classifier_to_onnx
+from models.errors import Fault
 from models.graph import to_onnx
 from tasks.storage import Store, speaking_of
-from tasks.train import read_bundle
+from tasks.train import Model, read_bundle
+from tasks.train_classifier import ClassModel, read_classifier
 
 
 class Converted(BaseModel):
@@ -18,24 +23,42 @@ class Converted(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     digest: str  # of the model
+    task: str
     path: str
     size: int  # bytes
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
 
-def converting(spec: PipelineSpec, digest: str | None, path: Path) -> Converted:
+def converting(spec: PipelineSpec | ClassificationSpec, digest: str | None, path: Path) -> Converted:
     """Write the live model of a pipeline, or one of its store by the first letters of its digest, as ONNX.
 
     Raises:
-        Fault: there is none, its files are damaged, or what writes ONNX is not installed.
+        Fault: there is none, it does not do what the spec asks for, its files are damaged, or what writes ONNX is not
+            installed.
     """
-    model = named_model(spec, digest)
-    bundle = read_bundle(Store(spec.store), model)
-    content = to_onnx(bundle)
+    model, store = named_model(spec, digest), Store(spec.store)
+    check_same_task(spec, model)
+    if isinstance(model, ClassModel):
+        classifier = read_classifier(store, model)
+        content, (inputs, outputs) = classifier_to_onnx(classifier), class_shapes_of(classifier.description)
+    else:
+        bundle = read_bundle(store, model)
+        content, (inputs, outputs) = to_onnx(bundle), shapes_of(bundle.description)
     write_whole(content, path)
-    inputs, outputs = shapes_of(bundle.description)
-    return Converted(digest=model.digest, path=str(path), size=len(content), inputs=inputs, outputs=outputs)
+    return Converted(
+        digest=model.digest, task=spec.task, path=str(path), size=len(content), inputs=inputs, outputs=outputs
+    )  # fmt: skip
+
+
+def check_same_task(spec: PipelineSpec | ClassificationSpec, model: Model | ClassModel) -> None:
+    """Raises a Fault where a model forecasts and the spec classifies, or the reverse."""
+    does = "classification" if isinstance(model, ClassModel) else "forecasting"
+    if does != spec.task:
+        raise Fault(
+            f"Model {model.digest[:8]} is of task: {does}, and the spec {spec.name!r} has task: {spec.task}. "
+            "Name a model of this task, or the spec that it was trained with."
+        )
 
 
 def write_whole(content: bytes, path: Path) -> None:
@@ -59,3 +82,9 @@ def shapes_of(about: Description) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if about.calibration:
         outputs += (f"quantiles (batch, {cut.horizon}, {len(about.calibration.levels)})",)
     return (past, future, "series (batch)"), outputs
+
+
+def class_shapes_of(about: ClassDescription) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What goes in and what comes out of a classifier, with shapes."""
+    values = f"values (batch, {about.shape.num_channels}, steps)"
+    return (values, "lengths (batch)"), (f"probabilities (batch, {about.shape.num_classes})", "label (batch)")

@@ -37,7 +37,9 @@ def print_converted(converted) -> None:
         {
             "inputs": ", ".join(converted.inputs),
             "outputs": ", ".join(converted.outputs),
-            "scales and names": "metadata_props['convcast'], JSON",
+            "classes, channels"
+            if converted.task == "classification"
+            else "scales and names": "metadata_props['convcast'], JSON",
         }
     )
 

@@ -11,6 +11,7 @@ import copy
 import json
 import warnings
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,23 +76,42 @@ def to_onnx(bundle: Bundle) -> bytes:
     Raises:
         Fault: the packages that write ONNX are not installed.
     """
-    if lacking := [name for name in PACKAGES if find_spec(name) is None]:
-        raise Fault(f"Writing ONNX takes {' and '.join(lacking)}, which is not installed. pip install 'convcast[onnx]'.")
-    import onnx
-
     about = bundle.description
     rows = torch.zeros(2, about.windows.span, about.series.columns.num_channels)
     past, future = rows[:, : about.windows.lookback], rows[:, about.windows.lookback :, about.series.columns.first_known :]
     batch = torch.export.Dim("batch")
+    return write_graph(
+        WholeModel(bundle), {"past": past, "future": future, "series": torch.zeros(2, dtype=torch.int64)},
+        {name: {0: batch} for name in ("past", "future", "series")}, ["forecast", "quantiles"][: 1 + bool(about.calibration)],
+        facts_of(bundle),
+    )  # fmt: skip
+
+
+def write_graph(
+    network: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, Any]], outputs: list[str], facts: dict
+) -> bytes:
+    """An ONNX file of a network; the same one always gives the same bytes.
+
+    Args:
+        inputs: what its forward takes, by name, of any size that is allowed.
+        dynamic: axes of each that may have any size.
+        facts: what a program needs to know to use it, as JSON in its metadata.
+
+    Raises:
+        Fault: the packages that write ONNX are not installed.
+    """
+    if lacking := [name for name in PACKAGES if find_spec(name) is None]:
+        raise Fault(f"Writing ONNX takes {' and '.join(lacking)}, which is not installed. pip install 'convcast[onnx]'.")
+    import onnx
+
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(
-            WholeModel(bundle).eval(), (past, future, torch.zeros(2, dtype=torch.int64)), dynamo=True, opset_version=OPSET,
-            input_names=["past", "future", "series"], output_names=["forecast", "quantiles"][: 1 + bool(about.calibration)],
-            dynamic_shapes={name: {0: batch} for name in ("past", "future", "series")}, verbose=False,
+            network.eval(), tuple(inputs.values()), dynamo=True, opset_version=OPSET, input_names=list(inputs),
+            output_names=outputs, dynamic_shapes=dynamic, verbose=False,
         )  # fmt: skip
     model = program.model_proto
-    onnx.helper.set_model_props(model, {"convcast": json.dumps(facts_of(bundle), sort_keys=True)})
+    onnx.helper.set_model_props(model, {"convcast": json.dumps(facts, sort_keys=True)})
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
 
