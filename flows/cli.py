@@ -235,15 +235,15 @@ def windows() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Parquet file to write.")
 @click.option("--fold", type=click.Choice(["train", "validation", "test"]), default="train", show_default=True)
 def export(spec: Path, out: Path, fold: str) -> None:
-    """Write a fold's windows as a table, a row a window, in the units of your data."""
+    """Write a fold's windows or cases as a table, a row each, in the units of your data."""
     from flows.console import follow
     from models.errors import counted
 
-    with follow(spec, only="forecasting") as loaded:
+    with follow(spec) as loaded:
         from flows.exporting import exporting
 
         exported = exporting(loaded, fold, str(out.absolute()))
-    click.echo(f"{counted(exported.rows, 'windows')} written to {exported.path}")
+    click.echo(f"{counted(exported.rows, exported.what)} written to {exported.path}")
 
 
 @commands.command()

@@ -22,19 +22,13 @@ MODELS = {"new": "new model", "live": "live model", "naive": "seasonal naive"}
 
 
 @contextmanager
-def follow(path: Path, origin: str | None = None, only: str | None = None) -> Iterator[Any]:
-    """The checked spec, with a Prefect server at hand and every step told on stderr as it ends.
-
-    Args:
-        only: the one task that the command is for.
-    """
+def follow(path: Path, origin: str | None = None) -> Iterator[Any]:
+    """The checked spec, with a Prefect server at hand and every step told on stderr as it ends."""
     # Prefect prints every exception with its traceback; what a user needs of it is said at the end.
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     from flows.spec import load_spec
 
     spec = load_spec(path)
-    if only:
-        only_for(spec, only)
     if origin is not None and spec.task == "classification" and not spec.source.is_stream:
         raise Fault("--origin is of a stream, and this spec has cases, which are labelled whole. Leave it out.")
     if origin is not None:
@@ -49,12 +43,6 @@ def follow(path: Path, origin: str | None = None, only: str | None = None) -> It
             yield spec
     finally:
         journal.reset(token)
-
-
-def only_for(spec, task: str) -> None:
-    """Raises a Fault where a command is not for a spec of this kind."""
-    if spec.task != task:
-        raise Fault(f"This command is for task: {task}, and the spec {spec.name!r} has task: {spec.task}.")
 
 
 def step_line(entry) -> str:
