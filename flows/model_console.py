@@ -33,15 +33,9 @@ def print_model(shown) -> None:
 def print_converted(converted) -> None:
     """Where a graph lies, and what goes in and comes out of it."""
     click.echo(f"{converted.digest[:12]} written to {converted.path}, {converted.size / 1e6:.1f} MB")
-    print_facts(
-        {
-            "inputs": ", ".join(converted.inputs),
-            "outputs": ", ".join(converted.outputs),
-            "classes, channels"
-            if converted.task == "classification"
-            else "scales and names": "metadata_props['convcast'], JSON",
-        }
-    )
+    names = "classes, channels" if converted.task == "classification" else "scales and names"
+    facts = {"inputs": ", ".join(converted.inputs), "outputs": ", ".join(converted.outputs)}
+    print_facts(facts | {names: "metadata_props['convcast'], JSON"})
 
 
 def print_classifier(shown) -> None:
