@@ -170,8 +170,8 @@ def main() -> None:
     watch = Stopwatch()
     watch.over("forecast the horizon and past origins", Bundle, "forecast")
     watch.over("quantiles of these", Bundle, "quantiles")
+    watch.over("follow the newest errors of a series", outlook.Outlook, "following")
     watch.over("what is known of a series", outlook.Outlook, "view")
-    watch.over("follow the newest errors of a series", outlook.Outlook, "offsets")
     watch.over("read rows, and gather the forecasts", outlook.Outlook, "forecast_shard")
     watch.over("scale, and make the rows of the table", outlook.Outlook, "forecast")
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:

@@ -126,6 +126,7 @@ def test_torchrun_starts_the_same_processes(tmp_path):
     check_close([last_of(job.checkpoints, 0)], fit_job(make_job(tmp_path, "one", devices=1)))
 
 
+@pytest.mark.kills
 def test_a_killed_process_ends_the_others_and_a_retry_goes_on_to_the_same_bytes(server, case, monkeypatch):
     """The flow with noise and dropout, its second process killed once there are two checkpoints."""
     jobs, told = [], []

@@ -112,6 +112,7 @@ def test_what_a_fit_finds_wrong_is_raised_in_its_own_words(source, tmp_path, sai
     assert not children_of()
 
 
+@pytest.mark.kills
 def test_a_process_that_is_killed_fails_the_step_and_the_next_run_goes_on(source, tmp_path, monkeypatch):
     job, killed = make_job(source, tmp_path), []
 

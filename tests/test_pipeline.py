@@ -217,6 +217,7 @@ def test_a_store_that_keeps_no_results_is_named(server, case):
         training(case.spec)
 
 
+@pytest.mark.kills
 def test_a_kill_in_the_middle_of_a_checkpoint_harms_no_later_run(server, case):
     die = "import os, signal; import tasks.storage as s; real = os.replace\n"
     die += "def dying(a, b):\n    'seed-0' in str(b) and os.path.exists(b) and os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -248,6 +249,7 @@ def start_training(case, server, code=RUN) -> subprocess.Popen:
     )
 
 
+@pytest.mark.kills
 def test_a_training_killed_between_epochs_goes_on_and_ends_in_the_same_weights(server, case, trained_folder):
     uninterrupted = read_live(Store(trained_folder / "store"), "small").model.digest
     # The second checkpoint is the last thing that the process does.

@@ -399,6 +399,7 @@ training(load_spec(sys.argv[1]))
 """
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("step", ["read", "ingest", "materialise_windows"])
 def test_a_kill_as_an_artifact_takes_its_place_leaves_the_next_run_right(server, case, trained_folder, step):
     environment = {**os.environ, "PREFECT_API_URL": server}
