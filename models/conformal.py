@@ -18,6 +18,7 @@ FLAT_RATE = 0.01  # widths that an offset moves at most for each new origin, in 
 RATE = 0.03  # the same for one step ahead; divided by the origins that pass before the truth of a step is known
 HALF_LIVES = 4  # seasons or horizons, whichever is longer, after which an error counts half
 SMALLEST, LARGEST = 1 / 8, 8.0  # that errors are ever taken to be, beside their usual size
+FOLLOWED = 512  # origins before one whose errors its quantiles follow at most, where they are forecast again for that
 NEEDED = 200  # scores that an offset is taken from, where neighbouring steps can make them up
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.conformal import Calibration, Rolling, shifted
+from models.conformal import Calibration, Rolling
 
 
 class StepErrors:
@@ -138,9 +138,9 @@ class Sureness:
     def intervals(self) -> dict[str, dict]:
         return self.errors.intervals() if self.errors else {}
 
-    def bands(self, quantiles: np.ndarray | None) -> dict[str, list[list[float]]]:
-        """The lower and upper bound of each central interval of one window, as validation left them."""
+    def bands(self, quantiles: np.ndarray | None, truth: np.ndarray, seen: np.ndarray) -> dict[str, list[list[float]]]:
+        """The lower and upper bound of each central interval of one window, the last of these (N, H, Q) of a series."""
         if quantiles is None:
             return {}
-        (own,) = shifted(quantiles, np.array(self.calibration.offsets))
+        own = self.calibration.rolled(self.spacing).follow(quantiles, np.where(seen, truth, np.nan))[-1]
         return {name: [own[:, low].tolist(), own[:, high].tolist()] for name, (low, high) in self.errors.pairs.items()}

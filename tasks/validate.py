@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.batches import Batch, gather
 from models.bundle import Bundle, Description
-from models.conformal import Calibration
+from models.conformal import FOLLOWED, Calibration
 from models.errors import Fault
 from models.metrics import StepErrors, Sureness, score, score_steps
 from models.naive import seasonal_naive
@@ -242,29 +242,30 @@ class Backtest:
         np.add.at(sums, at, np.stack([np.ones_like(error), error, np.abs(error)], 1))
 
     def example(self, name: str, origin: int) -> dict:
-        """Truth, forecast and seasonal naive from one origin, for the report."""
+        """Truth, forecast and seasonal naive from one origin, for the report; intervals follow the origins before it."""
         ends = np.cumsum(self.blocks.num_windows)
         block = int(np.searchsorted(ends, origin, side="right"))
-        number = np.array([origin - (ends[block - 1] if block else 0)])
-        one = self.windows_of(block, number, np.array([origin]))
+        number = origin - int(ends[block - 1] if block else 0)
+        numbers = np.arange(number, max(-1, number - (FOLLOWED + 1) * self.every), -self.every)[::-1]
+        asked = self.windows_of(block, numbers, origin - number + numbers)  # its own window is the last
         lookback, recent = self.about.windows.lookback, 2 * self.about.windows.horizon
-        truth, seen = self.truth(one.rows)
-        forecast, quantiles = self.model.forecast(one.rows, one.series)
-        before = one.rows[0, max(0, lookback - recent) : lookback]
-        start = int(number[0] * self.blocks.stride)
+        truth, seen = self.truth(asked.rows)
+        forecast, quantiles = self.model.forecast(asked.rows, asked.series)
+        before = asked.rows[-1, max(0, lookback - recent) : lookback]
+        start = number * self.blocks.stride
         earlier = self.loaded(block)[1][start + max(0, lookback - recent) : start + lookback]
         shown = np.where(before[:, 1] > 0, before[:, 0], np.nan) if self.masked else before[:, 0]
         return {
             "name": name,
-            "series_id": self.names[one.series[0]],
-            "mae": float(np.abs(forecast - truth)[seen].mean()),
-            "stamps": self.local(one.stamps[0]),
+            "series_id": self.names[asked.series[-1]],
+            "mae": float(np.abs(forecast[-1] - truth[-1])[seen[-1]].mean()),
+            "stamps": self.local(asked.stamps[-1]),
             "before": nullable(shown),
             "before_stamps": self.local(earlier),
-            "truth": nullable(np.where(seen[0], truth[0], np.nan)),
-            "forecast": forecast[0].tolist(),
-            "naive": self.naive.forecast(one.rows, one.series)[0][0].tolist(),
-            "intervals": self.sureness.bands(quantiles),
+            "truth": nullable(np.where(seen[-1], truth[-1], np.nan)),
+            "forecast": forecast[-1].tolist(),
+            "naive": self.naive.forecast(asked.rows[-1:], asked.series[-1:])[0][0].tolist(),
+            "intervals": self.sureness.bands(quantiles, truth, seen),
         }
 
     def local(self, stamps: np.ndarray) -> list[str]:

@@ -40,11 +40,15 @@ def untrained(folder, columns=None, rows=None):
 
 
 def backtest(cut, bundle):
+    return opened(cut, bundle).run({"worst": 1.0})
+
+
+def opened(cut, bundle):
     windows = Windows(
         step="materialise_windows", key="k", digest="d", windows=CUT, columns=cut.columns, frequency="h", timezone="UTC",
         num_series=1, num_windows=1,
     )  # fmt: skip
-    return Backtest(cut, "test", windows, bundle).run({"worst": 1.0})
+    return Backtest(cut, "test", windows, bundle)
 
 
 def test_calibrated_intervals_cover_what_they_say_on_the_test_fold(tmp_path):
@@ -78,6 +82,17 @@ def test_rolling_intervals_cover_nearer_to_what_they_say_than_fixed_ones_where_t
         sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS, rolling=rolling), FOLDS)
         covered[rolling] = backtest(cut, sure)["detail"]["intervals"]["80"]["coverage"]
     assert abs(covered[True] - 0.8) < abs(covered[False] - 0.8)
+
+
+def test_the_intervals_that_are_drawn_are_those_that_were_scored(tmp_path, monkeypatch):
+    cut, bundle = untrained(tmp_path, rows={"a": waves(drift=8.0)})
+    fold, scored = opened(cut, with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS), FOLDS)), []
+    monkeypatch.setattr(fold.sureness.errors, "add", lambda quantiles, *_: scored.append(quantiles))
+    (example,) = fold.run({"worst": 1.0})["detail"]["examples"]
+    low, high = example["intervals"]["80"]
+    matches = np.isclose(np.concatenate(scored)[:, :, [1, 3]], np.stack([low, high], 1), atol=1e-6).all((1, 2))
+    assert matches.sum() == 1
+    assert np.flatnonzero(matches)[0] > 200  # where the series is wild, and what validation left would be too narrow
 
 
 def test_each_series_rolls_for_itself_whatever_lies_beside_it(tmp_path):

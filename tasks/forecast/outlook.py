@@ -9,7 +9,7 @@ import torch
 
 from models.batches import Batch, gather
 from models.bundle import Bundle
-from models.conformal import shifted
+from models.conformal import FOLLOWED, shifted
 from models.errors import Fault, counted, shortlist
 from models.scaling import SeriesScale, fit_scale
 from tasks.ingest.calendar import Calendar
@@ -19,7 +19,7 @@ from tasks.ingest.task import Series
 from tasks.ingest.timeline import fixed_seconds, following, parse_offset, parse_timezone
 from tasks.storage import Store
 
-FOLLOWED, FEWEST = 512, 32  # origins whose errors the quantiles of a series follow: at most; fewer than the latter are none
+FEWEST = 32  # origins whose errors the quantiles of a series follow, or none are
 FORECAST_AGAIN = 1 << 15  # windows of all series together that are forecast for it
 
 
