@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.dropout import Dropout
 from models.errors import Fault
+from models.pooled_conv import PooledConv
 from models.series import Columns
 from models.specs import ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
@@ -71,16 +72,23 @@ class ReferenceNet(nn.Module):
         """
         conv, pool = self.layers[0], self.layers[2].kernel_size
         num_pooled = (past.shape[1] - conv.kernel_size[0] + 1) // pool
-        patches = past.unfold(1, conv.kernel_size[0], 1)[:, : num_pooled * pool]  # (B, P, C, K)
-        hidden = F.linear(patches.flatten(2), conv.weight.flatten(1))  # (B, P, filters)
-        # As an image (B, filters, P, 1) whose channels lie innermost, as the matrix product left them: pooled fastest so.
-        pooled = F.max_pool2d(hidden.unsqueeze(2).permute(0, 3, 1, 2), (pool, 1)).squeeze(3)
-        return self.layers[4:]((pooled + conv.bias[:, None]).relu().flatten(1))
+        patches = past.unfold(1, conv.kernel_size[0], 1)[:, : num_pooled * pool].flatten(2)  # (B, P, C * K)
+        weight = conv.weight.flatten(1)
+        if past.device.type == "cpu" and not (past.requires_grad or is_symbolic()):
+            pools = patches.reshape(len(past) * num_pooled, pool, -1)
+            pooled = PooledConv.apply(pools, weight, conv.bias).unflatten(0, (-1, num_pooled)).transpose(1, 2)
+        else:
+            # As an image (B, filters, P, 1) whose channels lie innermost, as the product left them: pooled fastest so.
+            image = F.linear(patches, weight).unsqueeze(2).permute(0, 3, 1, 2)
+            pooled = (F.max_pool2d(image, (pool, 1)).squeeze(3) + conv.bias[:, None]).relu()
+        return self.layers[4:](pooled.flatten(1))
 
     def one_step_of_run(self, rows: Tensor, lookback: int) -> Tensor:
         """What `one_step` makes of every window (R - L + 1, 1) of a run of rows (R, C), each row convolved once.
 
-        The pool slides by one row, and each window takes from it every so many positions.
+        The pool slides by one row, and each window takes from it every so many positions. In single precision the dense
+        layer adds up one position of all windows after another, which lie there as they are; lower precision would lose
+        too much in these sums, so its positions are laid side by side.
         """
         conv, pool, dense = self.layers[0], self.layers[2].kernel_size, self.layers[4]
         num_pooled = (lookback - conv.kernel_size[0] + 1) // pool
@@ -89,14 +97,19 @@ class ReferenceNet(nn.Module):
         for shift in range(1, pool):
             slid = torch.maximum(slid, hidden[shift : len(hidden) - pool + 1 + shift])
         filters, windows = slid.shape[1], len(rows) - lookback + 1
-        taken = slid.as_strided((windows, num_pooled, filters), (filters, pool * filters, 1)).flatten(1)
-        weight = dense.weight.unflatten(1, (filters, num_pooled)).transpose(1, 2).flatten(1)
-        return self.layers[5:](F.linear(taken, weight, dense.bias))
+        weight = dense.weight.unflatten(1, (filters, num_pooled)).permute(2, 1, 0)  # (P, filters, hidden)
+        if slid.dtype == weight.dtype:
+            summed = dense.bias.expand(windows, -1)
+            for place, own in enumerate(weight.contiguous()):
+                summed = torch.addmm(summed, slid[place * pool : place * pool + windows], own)
+        else:
+            taken = slid.as_strided((windows, num_pooled, filters), (filters, pool * filters, 1)).flatten(1)
+            summed = F.linear(taken, weight.flatten(0, 1).t(), dense.bias)
+        return self.layers[5:](summed)
 
     def first_step(self, past: Tensor) -> Tensor:
         """`one_step`, by way of the rows where the windows are neighbours, as those of a backtest and of validation are."""
-        symbolic = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if symbolic or past.device.type != "cpu" or len(past) < RUN or not torch.equal(past[1:, :-1], past[:-1, 1:]):
+        if is_symbolic() or past.device.type != "cpu" or len(past) < RUN or not torch.equal(past[1:, :-1], past[:-1, 1:]):
             return self.one_step(past)
         return self.one_step_of_run(torch.cat([past[0], past[1:, -1]]), past.shape[1])
 
@@ -109,6 +122,11 @@ class ReferenceNet(nn.Module):
             row = torch.cat([forecast, future[:, step]], 1)  # (B, C): the target, then the future covariates
             past = torch.cat([past[:, 1:], row[:, None]], 1)
         return torch.cat(steps, 1)
+
+
+def is_symbolic() -> bool:
+    """Whether a graph is made of what is computed now."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 class ResidualBlock(nn.Module):
