@@ -72,14 +72,15 @@ class ReferenceNet(nn.Module):
         """
         conv, pool = self.layers[0], self.layers[2].kernel_size
         num_pooled = (past.shape[1] - conv.kernel_size[0] + 1) // pool
-        patches = past.unfold(1, conv.kernel_size[0], 1)[:, : num_pooled * pool].flatten(2)  # (B, P, C * K)
-        weight = conv.weight.flatten(1)
+        patches = past.unfold(1, conv.kernel_size[0], 1)[:, : num_pooled * pool]  # (B, P, C, K)
         if past.device.type == "cpu" and not (past.requires_grad or is_symbolic()):
-            pools = patches.reshape(len(past) * num_pooled, pool, -1)
+            # A position of the pools after another, and each patch as it lies in memory, row by row.
+            pools = patches.unflatten(1, (num_pooled, pool)).permute(2, 0, 1, 4, 3).flatten(3).flatten(1, 2)
+            weight = conv.weight.transpose(1, 2).flatten(1)
             pooled = PooledConv.apply(pools, weight, conv.bias).unflatten(0, (-1, num_pooled)).transpose(1, 2)
         else:
             # As an image (B, filters, P, 1) whose channels lie innermost, as the product left them: pooled fastest so.
-            image = F.linear(patches, weight).unsqueeze(2).permute(0, 3, 1, 2)
+            image = F.linear(patches.flatten(2), conv.weight.flatten(1)).unsqueeze(2).permute(0, 3, 1, 2)
             pooled = (F.max_pool2d(image, (pool, 1)).squeeze(3) + conv.bias[:, None]).relu()
         return self.layers[4:](pooled.flatten(1))
 

@@ -7,6 +7,8 @@ maximum of whole matrices, and what each of its positions learns is the gradient
 import torch
 from torch import Tensor
 
+BELOW = -torch.finfo(torch.float32).tiny  # nearer to 0 than it, some processors know no other number
+
 
 class PooledConv(torch.autograd.Function):
     """The larger of 0 and the maximum over each pool of patches times weight, plus bias.
@@ -16,11 +18,11 @@ class PooledConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, patches: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """(N, filters) of patches (N, pool, C * K), weight (filters, C * K) and bias (filters,)."""
+        """(N, filters) of patches (pool, N, K * C), weight (filters, K * C) and bias (filters,)."""
         hidden = (patches.flatten(0, 1) @ weight.t()).unflatten(0, patches.shape[:2])
-        largest = hidden[:, 0]
-        for at in range(1, patches.shape[1]):
-            largest = torch.maximum(largest, hidden[:, at])
+        largest = hidden[0]
+        for position in hidden[1:]:
+            largest = torch.maximum(largest, position)
         pooled = torch.add(largest, bias).clamp_min_(0)
         ctx.save_for_backward(patches, hidden, largest, pooled)
         return pooled
@@ -28,11 +30,19 @@ class PooledConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         patches, hidden, largest, pooled = ctx.saved_tensors
-        left = gradient * (pooled > 0)  # what no position has taken yet
-        of_bias, of_weight = left.sum(0), left.new_zeros(left.shape[1], patches.shape[2])
+        left = where_above(gradient, pooled, 0.0)  # what no position has taken yet
+        of_bias, of_weight = left.sum(0), left.new_zeros(patches.shape[2], left.shape[1])
         own = torch.empty_like(left)
-        for at in range(patches.shape[1]):
-            torch.eq(hidden[:, at], largest, out=own).mul_(left)
+        for patch, position in zip(patches, hidden, strict=True):
+            torch.sub(position, largest, out=own)
+            where_above(left, own, BELOW, out=own)
             left -= own
-            of_weight.addmm_(own.t(), patches[:, at])
-        return None, of_weight, of_bias
+            of_weight.addmm_(patch.t(), own)
+        return None, of_weight.t(), of_bias
+
+
+def where_above(gradient: Tensor, values: Tensor, threshold: float, out: Tensor | None = None) -> Tensor:
+    """The gradient where values are above a threshold, 0 elsewhere, in one go; `out` may be one of both."""
+    if out is None:
+        return torch.ops.aten.threshold_backward(gradient, values, threshold)
+    return torch.ops.aten.threshold_backward.grad_input(gradient, values, threshold, grad_input=out)

@@ -28,8 +28,8 @@ def learned(forward, conv, gradient):
 
 def as_one(net, rows):
     conv = net[0]
-    patches = rows.unfold(2, KERNEL, 1)  # (B, C, P, K)
-    pools = patches.transpose(1, 2).flatten(2).reshape(-1, POOL, CHANNELS * KERNEL)
+    patches = rows.unfold(2, KERNEL, 1).transpose(1, 2).flatten(2)  # (B, P, C * K)
+    pools = patches.reshape(-1, POOL, CHANNELS * KERNEL).transpose(0, 1)
     pooled = PooledConv.apply(pools, conv.weight.flatten(1), conv.bias)
     return pooled.unflatten(0, (len(rows), -1)).transpose(1, 2)
 
