@@ -7,8 +7,9 @@ last batch score fewer and easier ones.
 
 Compared: repeating the last day, NLinear (336 steps back), a net like SparseTSF (as far back as `periodic`), each with its
 learning rate chosen on validation, and `periodic` without and with its branch. Which of the two stands for the net is
-chosen by mean squared error on validation too, with seed 0; nothing is chosen by test rows. The lookback is the rule of
-`usual_lookback`, thirty days of hours, fifteen of quarters.
+chosen by mean squared error on validation too, with seed 0; nothing is chosen by test rows. Last comes what `kind: auto`
+would make of NLinear and these two: the mean, seed by seed, of as many as are not clearly worse on validation. The
+lookback is the rule of `usual_lookback`, thirty days of hours, fifteen of quarters.
 
 How to read it: MSE and MAE as the mean over seeds, +- one standard deviation; "chosen" is the form that validation chose.
 
@@ -17,6 +18,7 @@ How to read it: MSE and MAE as the mean over seeds, +- one standard deviation; "
 
 import argparse
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,11 +30,14 @@ from machine import introduce
 from suite.sparse import SparseNet
 
 from models.batches import TensorBlocks
+from models.choice import best_mean
 from models.fit import fit
 from models.networks import NetworkSpec, build_network, form_name
 from models.series import Columns
 from models.specs import FitSpec, LinearSpec, PeriodicSpec
 from models.windows import WindowSpec, usual_lookback
+
+Model = Callable[[torch.Tensor], torch.Tensor]  # from pasts (B, L, 1) to forecasts (B, H)
 
 PLAIN = Columns()
 DAYS = (360, 120, 120)  # train, validation, test
@@ -97,18 +102,33 @@ class Data:
 
 
 @torch.no_grad()
-def errors(forecast, blocks: TensorBlocks, lookback: int) -> tuple[float, float]:
-    """MSE and MAE over all windows of some blocks, of a function from pasts (B, L, 1) to forecasts (B, H)."""
-    squared = absolute = count = 0.0
+def forecasts(model: Model, blocks: TensorBlocks, lookback: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Forecasts and truths (B, H) of all windows of some blocks, in order."""
     for rows in blocks.rows:
         for part in rows[:, 0].unfold(0, blocks.span, 1).split(512):
-            apart = (forecast(part[:, :lookback, None]) - part[:, lookback:]).double()
-            squared, absolute, count = squared + apart.square().sum(), absolute + apart.abs().sum(), count + apart.numel()
+            yield model(part[:, :lookback, None]), part[:, lookback:]
+
+
+def errors(model: Model, blocks: TensorBlocks, lookback: int) -> tuple[float, float]:
+    """MSE and MAE over all windows of some blocks."""
+    squared = absolute = count = 0.0
+    for forecast, truth in forecasts(model, blocks, lookback):
+        apart = (forecast - truth).double()
+        squared, absolute, count = squared + apart.square().sum(), absolute + apart.abs().sum(), count + apart.numel()
     return float(squared / count), float(absolute / count)
 
 
-def trained(rival: Rival, data: Data, seed: int):
-    """A function from pasts to forecasts, and the seconds it took to learn it."""
+def chosen_mean(models: list[Model], data: Data) -> tuple[Model, tuple[int, ...]]:
+    """The mean that `kind: auto` takes by validation, and which of the models it holds."""
+    pairs = [list(forecasts(model, data.validation, data.windows.lookback)) for model in models]
+    each = np.stack([torch.cat([forecast for forecast, _ in own]).numpy() for own in pairs])
+    truth = torch.cat([truth for _, truth in pairs[0]]).numpy()
+    chosen, _ = best_mean(each, truth, "rmse" if data.case.loss == "mse" else "mae")
+    return lambda past: torch.stack([models[at](past) for at in chosen]).mean(0), chosen
+
+
+def trained(rival: Rival, data: Data, seed: int) -> tuple[Model, float]:
+    """A model, and the seconds it took to learn it."""
     began = time.perf_counter()
     build = partial(build_network, rival.network, PLAIN, data.windows, data.case.day)
     if rival.network is None:
@@ -120,7 +140,7 @@ def trained(rival: Rival, data: Data, seed: int):
     return lambda past: network(past, past[:, :0]), time.perf_counter() - began
 
 
-def repeat_day(data: Data):
+def repeat_day(data: Data) -> Model:
     """The last day, again and again."""
     day, horizon = data.case.day, data.case.horizon
     return lambda past: past[:, -day:, 0].repeat(1, -(-horizon // day))[:, :horizon]
@@ -143,17 +163,25 @@ def run(name: str, folder: Path, num_seeds: int, sparse: bool) -> None:
     print(f"  validation MSE, seed 0: {said}")
     mse, mae = errors(repeat_day(data), data.test, lookback)
     print(f"  {'last day':24s} {mse:.4f}          {mae:.4f}")
+    learned = {}
     for rival in (*rivals, *PERIODIC):
-        scores, seconds = [], []
-        for seed in range(num_seeds):
-            model, took = trained(rival, data, seed) if seed or rival not in first else first[rival]
-            scores.append(errors(model, data.test, lookback))
-            seconds.append(took)
-        means, spread = np.mean(scores, 0), np.std(scores, 0, ddof=1) if num_seeds > 1 else (0, 0)
-        cells = " ".join(f"{mean:.4f} +-{sd:.4f}" for mean, sd in zip(means, spread, strict=True))
+        turns = [trained(rival, data, seed) if seed or rival not in first else first[rival] for seed in range(num_seeds)]
+        learned[rival], seconds = zip(*turns, strict=True)
         mark = " chosen" if rival is chosen else ""
-        print(f"  {title(rival):24s} {cells}  {np.mean(seconds):6.1f} s a seed{mark}", flush=True)
+        show(title(rival), learned[rival], data, f"{np.mean(seconds):6.1f} s a seed{mark}")
+    forms = (rivals[0], *PERIODIC)
+    means = [chosen_mean(list(models), data) for models in zip(*(learned[form] for form in forms), strict=True)]
+    held = "; ".join(dict.fromkeys(" + ".join(title(forms[at]) for at in members) for _, members in means))
+    show("mean, as auto chooses it", [model for model, _ in means], data, f"of {held}")
     print()
+
+
+def show(name: str, models: Sequence[Model], data: Data, remark: str) -> None:
+    """The errors of one model a seed on the test windows, printed."""
+    scores = [errors(model, data.test, data.windows.lookback) for model in models]
+    means, spread = np.mean(scores, 0), np.std(scores, 0, ddof=1) if len(scores) > 1 else (0, 0)
+    cells = " ".join(f"{mean:.4f} +-{sd:.4f}" for mean, sd in zip(means, spread, strict=True))
+    print(f"  {name:24s} {cells}  {remark}", flush=True)
 
 
 def main() -> None:

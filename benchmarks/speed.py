@@ -133,7 +133,25 @@ def show_forecasting(rows: np.ndarray, turns: int) -> None:
             f"{name:36} {spread(wall[name], 0):>30} {spread(ratios[0]):>22} {spread(ratios[1]):>22}  "
             f"{apart.max():.1e}, {apart.mean():.1e}: {verdict(name, apart)}"
         )
+    limits = ", ".join(
+        f"{spread(product_alone(precision, turns), 0)} in {str(precision).removeprefix('torch.')}"
+        for precision in (torch.float32, torch.bfloat16)
+    )
+    print(f"the matrix product of the dense layer alone, windows/s: {limits}")
     print(f"aimed at: {FASTER_FP32:g} times in float32, {FASTER_BF16:g} times in bfloat16")
+
+
+def product_alone(precision: torch.dtype, turns: int) -> list[float]:
+    """Windows/s of the product that no way to forecast can do without, as a limit to all of them."""
+    dense = build_network(ReferenceSpec(), COLUMNS, WindowSpec(lookback=LOOKBACK, horizon=1), season=48).layers[4]
+    features, weight = torch.randn(4096, dense.in_features, dtype=precision), dense.weight.to(precision)
+    rates = []
+    for _ in range(turns):
+        began = time.perf_counter()
+        for _ in range(10):
+            features @ weight.t()
+        rates.append(10 * len(features) / (time.perf_counter() - began))
+    return rates
 
 
 def verdict(name: str, apart: torch.Tensor) -> str:
