@@ -9,10 +9,10 @@ import torch
 from flows.preparing import Prepared, prepare, stock_of
 from flows.searching import Search
 from flows.spec import check_networks
-from flows.training import train_forms
+from flows.training import suits, train_forms
 from models.errors import Fault
 from models.knobs import Knob, Value, turnable, usual_knobs
-from models.networks import FitSettings, NetworkSpec, build_network, form_name, recipe, tells_apart
+from models.networks import FitSettings, NetworkSpec, build_network, form_name, recipe
 from models.specs import FitSpec
 from models.training import num_steps
 from tasks.judge import Judged, judge
@@ -43,9 +43,8 @@ class ForecastSearch(Search):
 
     @cached_property
     def recipes(self) -> list[tuple[NetworkSpec, FitSpec]]:
-        alone = self.made.ingested.overview.num_series == 1
         every = self.spec.recipes
-        return [(network, fit) for network, fit in every if not (len(every) > 1 and alone and tells_apart(network))]
+        return every if len(every) == 1 else [pair for pair in every if suits(pair[0], self.spec, self.made)]
 
     @property
     def data(self) -> tuple:

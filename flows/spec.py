@@ -14,7 +14,7 @@ from models.classification.specs import CLASSIFIERS
 from models.errors import Fault, shortlist
 from models.inputs import keep_channels
 from models.metrics import score_steps
-from models.networks import KINDS, AutoSpec, FitSettings, NetworkSpec, build_network, forms_of, recipe
+from models.networks import KINDS, AutoSpec, FitSettings, NetworkSpec, build_network, forms_of, is_worth_trying, recipe
 from models.scaling import ScalingSpec
 from models.series import Columns
 from models.specs import FitSpec, GateSpec, QuantileSpec
@@ -133,9 +133,14 @@ def check_networks(spec: PipelineSpec | ClassificationSpec) -> None:
 
     season = spec.season or (season_of(spec.source.frequency) if spec.source.frequency else 1)
     windows = spec.windows.resolved(season, ENOUGH)
+    columns = seen_columns(spec)
+    if spec.source.calendar is None and isinstance(spec.network.inputs, str):  # what there will be is known once it is read
+        columns = columns.model_copy(update={"calendar": WAVES})
+    alone, num_known = len(spec.recipes) == 1, len(columns.known)
     with torch.device("meta"):  # shapes only, no memory
         for network, _ in spec.recipes:
-            build_network(network, seen_columns(spec), windows, season)
+            if alone or is_worth_trying(network, listed=True, num_series=2, num_known=num_known, num_windows=0):
+                build_network(network, columns, windows, season)
     for _, fit in spec.recipes:
         if fit.devices > 1:
             check_devices(fit.devices, resolve_device(fit.device))

@@ -13,7 +13,7 @@ from flows.preparing import Prepared, prepare, stock_of
 from flows.running import Run, few_at_once, run_of
 from flows.spec import AnySpec, PipelineSpec, check_networks
 from models.errors import Fault
-from models.networks import form_name, tells_apart
+from models.networks import FORMS, AutoSpec, NetworkSpec, form_name, is_worth_trying
 from models.start import check_form
 from models.windows import WindowSettings
 from tasks.calibrate import calibrate
@@ -145,13 +145,21 @@ def train_forms(spec: PipelineSpec, made: Prepared, store: Store, start: Model |
     if len(recipes) == 1:
         network, fit = recipes[0]
         return train(*data, target, made.period, network, fit, store, **begin)
-    overview = made.ingested.overview
-    if not isinstance(overview, Unknown) and overview.num_series == 1:
-        recipes = [(network, fit) for network, fit in recipes if not tells_apart(network)]
+    recipes = [(network, fit) for network, fit in recipes if suits(network, spec, made)]
     # One after another: each takes all cores, and draws from the one random generator that torch has.
     named = [(network, fit, f"train_{form_name(network)}") for network, fit in recipes]
     tried = [train(*data, target, made.period, network, fit, store, label=label, **begin) for network, fit, label in named]
     return choose(tried, *data, spec.gate.metric, store)
+
+
+def suits(network: NetworkSpec, spec: PipelineSpec, made: Prepared) -> bool:
+    """Whether one of several forms is worth training on these data; as long as little is known of them, it is."""
+    overview = made.ingested.overview
+    if isinstance(overview, Unknown) or any(isinstance(one, Unknown) for one in made.windows):
+        return True
+    num_known, num_windows = len(made.windows[0].columns.known), sum(one.num_windows for one in made.windows)
+    listed = isinstance(spec.network, AutoSpec) and spec.network.forms != FORMS
+    return is_worth_trying(network, listed, overview.num_series, num_known, num_windows)
 
 
 def calibrated(model: Model, spec: PipelineSpec, made: Prepared, store: Store) -> Model:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.bundle import Bundle, mean_of
 from models.conformal import TINY
 from models.errors import Fault
-from models.periodic import PeriodicMap, PeriodicNet
+from models.periodic import PeriodicMap
 
 OPSET = 20
 PACKAGES = ("onnx", "onnxscript")
@@ -60,7 +60,7 @@ class WholeModel(nn.Module):
 
 def fixed(network: nn.Module) -> nn.Module:
     """The network, without what only training changes."""
-    if not isinstance(network, PeriodicNet):
+    if not isinstance(getattr(network, "map", None), PeriodicMap):
         return network
     network = copy.deepcopy(network)
     network.map = FixedMap(network.map)

@@ -69,6 +69,7 @@ def usual_knobs(network: NetworkSpec, fit: FitSpec, season: int, lookback: int, 
             Knob(name="network.branch", choices=("recent", "all", "none")), Knob(name="network.channels", choices=(8, 16, 32)),
             Knob(name="network.head_dropout", low=0.0, high=0.8), noise, decay,
         ],
+        "regression": [Knob(name="network.width", choices=(8, 16, 32, 64)), noise, decay],
         "linear": [noise, decay, looks],
         "reference": [Knob(name="network.filters", choices=(32, 64, 128)), dropout, decay],
     }  # fmt: skip

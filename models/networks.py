@@ -5,11 +5,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from models.series import Columns
-from models.specs import FitSpec, Inputs, LinearSpec, PeriodicSpec, ReferenceSpec, ResidualSpec
+from models.specs import FitSpec, Inputs, LinearSpec, PeriodicSpec, ReferenceSpec, RegressionSpec, ResidualSpec
 from models.windows import WindowSpec
 
-NetworkSpec = Annotated[ReferenceSpec | ResidualSpec | PeriodicSpec | LinearSpec, Field(discriminator="kind")]
-FORMS = (LinearSpec(), PeriodicSpec(branch="none"), PeriodicSpec(), ResidualSpec(), ResidualSpec(embedding=4))
+NetworkSpec = Annotated[ReferenceSpec | ResidualSpec | PeriodicSpec | RegressionSpec | LinearSpec, Field(discriminator="kind")]
+FORMS = (
+    LinearSpec(), PeriodicSpec(branch="none"), PeriodicSpec(), RegressionSpec(), ResidualSpec(), ResidualSpec(embedding=4),
+)  # fmt: skip
+FEW = 2_000  # windows of all folds up to which a regression is worth a try: of more, a residual net learns what it does
 
 
 class AutoSpec(BaseModel):
@@ -31,7 +34,10 @@ class AutoSpec(BaseModel):
         return forms
 
 
-KINDS = {spec.model_fields["kind"].default: spec for spec in (AutoSpec, ReferenceSpec, ResidualSpec, PeriodicSpec, LinearSpec)}
+KINDS = {
+    spec.model_fields["kind"].default: spec
+    for spec in (AutoSpec, ReferenceSpec, ResidualSpec, PeriodicSpec, RegressionSpec, LinearSpec)
+}
 
 RECIPES = {
     "reference": {
@@ -60,6 +66,15 @@ RECIPES = {
         "max_steps": 600,
         "steps_per_epoch": 50,
         "batch_size": 1024,
+        "learning_rate": 4e-3,
+        "schedule": "one_cycle",
+        "loss": "mae",
+        "keep": "best",
+    },
+    "regression": {
+        "max_steps": 600,
+        "steps_per_epoch": 50,
+        "batch_size": 128,
         "learning_rate": 4e-3,
         "schedule": "one_cycle",
         "loss": "mae",
@@ -110,6 +125,19 @@ def tells_apart(network: NetworkSpec) -> bool:
     return getattr(network, "embedding", 0) > 0
 
 
+def is_worth_trying(network: NetworkSpec, listed: bool, num_series: int, num_known: int, num_windows: int) -> bool:
+    """Whether one of several forms can be any better than the others on such data.
+
+    Args:
+        listed: the spec names the forms itself; then it is no matter how many windows there are.
+        num_known: channels known over the horizon.
+        num_windows: of all folds together.
+    """
+    if network.kind == "regression":
+        return num_known > 0 and (listed or num_windows <= FEW)
+    return num_series > 1 or not tells_apart(network)
+
+
 def form_name(network: NetworkSpec) -> str:
     """Its kind, and what is set otherwise than usual: `periodic-none`, `residual-embedding4`."""
     usual = type(network)()
@@ -127,10 +155,12 @@ def build_network(spec: NetworkSpec, columns: Columns, windows: WindowSpec, seas
     """
     from models.conv1d import ReferenceNet, ResidualNet, check_receptive_field
     from models.periodic import LinearNet, PeriodicNet
+    from models.regression import RegressionNet
 
     if spec.kind == "reference":
         return ReferenceNet(spec, columns, windows)
     if spec.kind == "residual":
         check_receptive_field(spec, windows, season)
         return ResidualNet(spec, columns, windows, season, num_series)
-    return (PeriodicNet if spec.kind == "periodic" else LinearNet)(spec, columns, windows, season)
+    nets = {"periodic": PeriodicNet, "regression": RegressionNet, "linear": LinearNet}
+    return nets[spec.kind](spec, columns, windows, season)

@@ -87,7 +87,7 @@ class PeriodicNet(nn.Module):
     def __init__(self, spec: PeriodicSpec, columns: Columns, windows: WindowSpec, season: int):
         super().__init__()
         self.noise, self.rescale = spec.noise, spec.rescale
-        period = season if 1 < season <= windows.lookback else min(UNKNOWN_PERIOD, windows.lookback)
+        period = period_of(season, windows)
         self.map = PeriodicMap(windows.lookback, windows.horizon, period)
         seen = windows.lookback if spec.branch == "all" else min(2 * period, windows.lookback)
         patch = max(1, min(period // 6, seen))
@@ -110,6 +110,11 @@ class PeriodicNet(nn.Module):
             others = past[:, -self.seen :, 1:].transpose(1, 2)
             forecast = forecast + self.branch(torch.cat([shape[:, None, -self.seen :], others], 1))
         return forecast * spread + level
+
+
+def period_of(season: int, windows: WindowSpec) -> int:
+    """Steps that the past is laid out by."""
+    return season if 1 < season <= windows.lookback else min(UNKNOWN_PERIOD, windows.lookback)
 
 
 def step_size(target: Tensor) -> Tensor:

@@ -56,6 +56,17 @@ class PeriodicSpec(BaseModel):
     inputs: Inputs = "all"
 
 
+class RegressionSpec(BaseModel):
+    """A regression on what is known ahead, and a periodic linear map of what it leaves: little to learn, so few rows do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["regression"] = "regression"
+    width: int = Field(32, ge=1, description="of the layer that the covariates of a step go through")
+    noise: float = Field(0.5, ge=0, description="jitter of the target while training, in the size of a window's own steps")
+    inputs: Inputs = "all"
+
+
 class LinearSpec(BaseModel):
     """One linear map of how far each step of the lookback lies from its last value."""
 

@@ -163,7 +163,10 @@ SPEC_FAULTS = [
     ({"fit__learing_rate": 1}, r"fit.learing_rate is no key .*did you mean 'learning_rate'.*allowed here: epochs"),
     ({"colour": "blue"}, r"colour is no key of this spec; allowed here: name, task, store, source"),
     ({"fit__epochs": 3}, r"give either fit.epochs or fit.max_steps"),
-    ({"network__kind": "transformer"}, r"network.kind is 'transformer'; it can be auto, reference, residual, periodic, linear"),
+    (
+        {"network__kind": "transformer"},
+        r"network.kind is 'transformer'; it can be auto, reference, residual, periodic, regression, linear",
+    ),
     ({"windows__lookback": 0}, r"windows.lookback: Input should be greater than or equal to 1 \(0 given\)"),
     ({"source__timezone": "Mars/Olympus"}, r"source.timezone 'Mars/Olympus' is no zone"),
     ({"source__frequency": "fortnightly"}, r"source.frequency 'fortnightly' is no pandas alias"),

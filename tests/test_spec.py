@@ -57,9 +57,9 @@ def test_what_fit_leaves_out_comes_from_the_recipe_of_the_network(kind):
 
 def test_without_a_network_several_forms_are_tried_each_with_its_own_recipe():
     recipes = check(fit={"seeds": [3]}).recipes
-    assert [network.kind for network, _ in recipes] == ["linear", "periodic", "periodic", "residual", "residual"]
-    assert [fit.batch_size for _, fit in recipes] == [1024, 1024, 1024, 64, 64]
-    assert [fit.seeds for _, fit in recipes] == [(3,)] * 5
+    assert [network.kind for network, _ in recipes] == ["linear", "periodic", "periodic", "regression", "residual", "residual"]
+    assert [fit.batch_size for _, fit in recipes] == [1024, 1024, 1024, 128, 64, 64]
+    assert [fit.seeds for _, fit in recipes] == [(3,)] * 6
 
 
 def test_the_forms_to_choose_from_can_be_named():
@@ -178,7 +178,10 @@ def test_a_missing_key_is_named(key, message):
         ({"name": ""}, r"name: .*pattern.* \('' given\)$"),
         ({"season": 0}, r"season: .*greater than or equal to 1 \(0 given\)$"),
         ({"network": REFERENCE | {"dropout": 1}}, r"network\.dropout: .*less than 1 \(1 given\)$"),
-        ({"network": {"kind": "resnet"}}, r"network\.kind is 'resnet'; it can be auto, reference, residual, periodic, linear$"),
+        (
+            {"network": {"kind": "resnet"}},
+            r"network\.kind is 'resnet'; it can be auto, reference, residual, periodic, regression, linear$",
+        ),
         ({"network": {"kind": ["residual"]}}, r"network\.kind is .*; it can be auto, .*, linear$"),
         ({"network": {"kind": {"residual": 1}}}, r"network\.kind is .*; it can be auto, .*, linear$"),
         ({"network": "residual"}, r"network: .* \('residual' given\)"),

@@ -13,7 +13,7 @@ import torch
 from models.batches import Batch, TensorBlocks, gather, in_order
 from models.choice import best_mean
 from models.fit import fit
-from models.networks import FORMS, FitSettings, build_network, form_name, recipe, tells_apart
+from models.networks import FORMS, FitSettings, build_network, form_name, is_worth_trying, recipe
 from models.scaling import Scaler, ScalingSpec, fit_scale
 from models.series import Columns
 from models.windows import WindowSpec, usual_lookback
@@ -53,7 +53,9 @@ def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
     lookback = min(usual_lookback(season, room, panel.horizon), room - panel.horizon)
     windows = WindowSpec(lookback=lookback, horizon=panel.horizon)
     training, validation = Numbered(scaled.training(windows)), Numbered(scaled.validation(windows))
-    forms = [form for form in FORMS if len(panel.series) > 1 or not tells_apart(form)]
+    num_windows = sum(len(one) - windows.span + 1 for one in panel.series.values())
+    about = (False, len(panel.series), len(scaled.columns.known), num_windows)
+    forms = [form for form in FORMS if is_worth_trying(form, *about)]
     networks = []
     for form in forms:
         build = partial(build_network, form, scaled.columns, windows, season, len(panel.series))
