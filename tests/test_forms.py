@@ -64,6 +64,17 @@ def test_what_tells_series_apart_is_not_tried_for_a_single_one(server, case):
     assert "train_residual-channels4-depth6-embedding2" in state_of(training(case.spec))
 
 
+def test_a_regression_is_tried_where_something_is_known_ahead(server, case):
+    forms = [{"kind": "linear"}, {"kind": "periodic", "branch": "none"}, {"kind": "regression", "width": 4}]
+    write_forms(case, forms)
+    assert state_of(training(case.spec))["train_regression-width4"] == "Completed"
+    assert forecasting(case.spec).rows_written == 24
+    write_forms(case, forms, source__future_covariates=[], name="alone")
+    states = state_of(training(case.spec))
+    assert "train_linear" in states
+    assert "train_regression-width4" not in states
+
+
 def test_lookback_and_calendar_follow_from_the_data_where_nothing_is_said(server, case):
     write_forms(case, windows={"horizon": 24}, source__calendar=None)
     training(case.spec)
