@@ -14,7 +14,7 @@ from models.classification.specs import CLASSIFIERS
 from models.errors import Fault, shortlist
 from models.inputs import keep_channels
 from models.metrics import score_steps
-from models.networks import KINDS, AutoSpec, FitSettings, NetworkSpec, build_network, forms_of, is_worth_trying, recipe
+from models.networks import KINDS, AutoSpec, FitSettings, NetworkSpec, build_network, forms_of, needs_known, recipe
 from models.scaling import ScalingSpec
 from models.series import Columns
 from models.specs import FitSpec, GateSpec, QuantileSpec
@@ -99,17 +99,15 @@ def declared_columns(source: SourceSpec) -> Columns:
 
 
 def seen_columns(spec: PipelineSpec) -> Columns:
-    """The channels that networks see, as far as the spec tells them.
+    """The channels that networks see, as far as the spec tells them: where it is silent, all that a clock can make.
 
     Raises:
         Fault: `network.inputs` names a covariate that there is not.
     """
     columns, inputs = declared_columns(spec.source), spec.network.inputs
-    if isinstance(inputs, str):
-        return columns
     if spec.source.calendar is None:
         columns = columns.model_copy(update={"calendar": WAVES})
-    return keep_channels(columns, inputs)
+    return columns if isinstance(inputs, str) else keep_channels(columns, inputs)
 
 
 def check_gate(gate: GateSpec, windows: WindowSettings, season: int) -> None:
@@ -133,13 +131,10 @@ def check_networks(spec: PipelineSpec | ClassificationSpec) -> None:
 
     season = spec.season or (season_of(spec.source.frequency) if spec.source.frequency else 1)
     windows = spec.windows.resolved(season, ENOUGH)
-    columns = seen_columns(spec)
-    if spec.source.calendar is None and isinstance(spec.network.inputs, str):  # what there will be is known once it is read
-        columns = columns.model_copy(update={"calendar": WAVES})
-    alone, num_known = len(spec.recipes) == 1, len(columns.known)
+    columns, alone = seen_columns(spec), len(spec.recipes) == 1
     with torch.device("meta"):  # shapes only, no memory
         for network, _ in spec.recipes:
-            if alone or is_worth_trying(network, listed=True, num_series=2, num_known=num_known, num_windows=0):
+            if alone or columns.known or not needs_known(network):  # of several forms, one that can not be is not tried
                 build_network(network, columns, windows, season)
     for _, fit in spec.recipes:
         if fit.devices > 1:

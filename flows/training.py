@@ -13,7 +13,7 @@ from flows.preparing import Prepared, prepare, stock_of
 from flows.running import Run, few_at_once, run_of
 from flows.spec import AnySpec, PipelineSpec, check_networks
 from models.errors import Fault
-from models.networks import FORMS, AutoSpec, NetworkSpec, form_name, is_worth_trying
+from models.networks import FORMS, NetworkSpec, form_name, is_worth_trying
 from models.start import check_form
 from models.windows import WindowSettings
 from tasks.calibrate import calibrate
@@ -153,13 +153,13 @@ def train_forms(spec: PipelineSpec, made: Prepared, store: Store, start: Model |
 
 
 def suits(network: NetworkSpec, spec: PipelineSpec, made: Prepared) -> bool:
-    """Whether one of several forms is worth training on these data; as long as little is known of them, it is."""
-    overview = made.ingested.overview
-    if isinstance(overview, Unknown) or any(isinstance(one, Unknown) for one in made.windows):
-        return True
-    num_known, num_windows = len(made.windows[0].columns.known), sum(one.num_windows for one in made.windows)
-    listed = isinstance(spec.network, AutoSpec) and spec.network.forms != FORMS
-    return is_worth_trying(network, listed, overview.num_series, num_known, num_windows)
+    """Whether one of several forms is worth training on these data."""
+    overview, windows = made.ingested.overview, made.windows
+    num_series = None if isinstance(overview, Unknown) else overview.num_series
+    num_known = num_windows = None
+    if not any(isinstance(one, Unknown) for one in windows):
+        num_known, num_windows = len(windows[0].columns.known), sum(one.num_windows for one in windows)
+    return is_worth_trying(network, spec.network.forms != FORMS, num_series, num_known, num_windows)
 
 
 def calibrated(model: Model, spec: PipelineSpec, made: Prepared, store: Store) -> Model:

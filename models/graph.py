@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from models.bundle import Bundle, mean_of
 from models.conformal import TINY
 from models.errors import Fault
-from models.periodic import PeriodicMap
+from models.periodic import PeriodicMap, PeriodicNet
+from models.regression import RegressionNet
 
 OPSET = 20
 PACKAGES = ("onnx", "onnxscript")
@@ -60,7 +61,7 @@ class WholeModel(nn.Module):
 
 def fixed(network: nn.Module) -> nn.Module:
     """The network, without what only training changes."""
-    if not isinstance(getattr(network, "map", None), PeriodicMap):
+    if not isinstance(network, PeriodicNet | RegressionNet):
         return network
     network = copy.deepcopy(network)
     network.map = FixedMap(network.map)

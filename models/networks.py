@@ -125,17 +125,24 @@ def tells_apart(network: NetworkSpec) -> bool:
     return getattr(network, "embedding", 0) > 0
 
 
-def is_worth_trying(network: NetworkSpec, listed: bool, num_series: int, num_known: int, num_windows: int) -> bool:
-    """Whether one of several forms can be any better than the others on such data.
+def needs_known(network: NetworkSpec) -> bool:
+    """Whether a network is nothing without covariates known ahead."""
+    return network.kind == "regression"
+
+
+def is_worth_trying(
+    network: NetworkSpec, listed: bool, num_series: int | None, num_known: int | None, num_windows: int | None
+) -> bool:
+    """Whether one of several forms can be any better than the others on such data; what is None is not known yet.
 
     Args:
         listed: the spec names the forms itself; then it is no matter how many windows there are.
         num_known: channels known over the horizon.
         num_windows: of all folds together.
     """
-    if network.kind == "regression":
-        return num_known > 0 and (listed or num_windows <= FEW)
-    return num_series > 1 or not tells_apart(network)
+    if needs_known(network):
+        return num_known != 0 and (listed or num_windows is None or num_windows <= FEW)
+    return num_series != 1 or not tells_apart(network)
 
 
 def form_name(network: NetworkSpec) -> str:

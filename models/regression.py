@@ -35,10 +35,10 @@ class RegressionNet(nn.Module):
             )
         self.noise, self.lookback, self.first_known = spec.noise, windows.lookback, columns.first_known
         self.map = PeriodicMap(windows.lookback, windows.horizon, period_of(season, windows))
-        self.straight = nn.Linear(len(columns.known), 1, bias=False)
-        self.bent = nn.Linear(len(columns.known), spec.width)
-        self.drawn = nn.Linear(spec.width, 1, bias=False)
-        for layer in (self.straight, self.drawn):
+        self.linear = nn.Linear(len(columns.known), 1, bias=False)
+        self.hidden = nn.Linear(len(columns.known), spec.width)
+        self.out = nn.Linear(spec.width, 1, bias=False)
+        for layer in (self.linear, self.out):
             nn.init.zeros_(layer.weight)
 
     def forward(self, past: Tensor, future: Tensor, series: Tensor | None = None) -> Tensor:
@@ -53,4 +53,4 @@ class RegressionNet(nn.Module):
 
     def explained(self, known: Tensor) -> Tensor:
         """What covariates (..., F) explain of their own steps (...)."""
-        return (self.straight(known) + self.drawn(F.gelu(self.bent(known)))).squeeze(-1)
+        return (self.linear(known) + self.out(F.gelu(self.hidden(known)))).squeeze(-1)

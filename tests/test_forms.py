@@ -56,6 +56,8 @@ def test_what_tells_series_apart_is_not_tried_for_a_single_one(server, case):
     assert [step for step in state_of(training(case.spec)) if step.startswith("train_residual")] == [
         "train_residual-channels4-depth6"
     ]
+    write_forms(case, [*FORMS, SMALL | {"embedding": 2}], windows__lookback=30)  # so that the windows have yet to be made
+    assert not [entry.step for entry in explaining(case.spec) if "embedding" in entry.step]
     frame = make_frame()
     case.csv.unlink()
     both = [frame.assign(site=site, load=frame["load"] * scale) for site, scale in (("a", 1), ("b", 2))]

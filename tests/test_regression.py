@@ -32,7 +32,7 @@ def test_an_untrained_net_forecasts_the_mean_of_its_window():
 def test_what_covariates_explain_is_taken_from_the_past_and_added_to_the_future():
     network = build_network(RegressionSpec(), COLUMNS, WINDOWS, 7).eval()
     with torch.no_grad():
-        network.straight.weight.copy_(torch.tensor([[2.0, -3.0]]))
+        network.linear.weight.copy_(torch.tensor([[2.0, -3.0]]))
     past, future = torch.randn(3, 14, 4), torch.randn(3, 7, 2)
     explained = 2 * past[:, :, 2] - 3 * past[:, :, 3]
     level = (past[:, :, 0] - explained).mean(1, keepdim=True)
@@ -105,3 +105,13 @@ def test_it_is_tried_where_something_is_known_and_windows_are_few_and_where_it_i
     assert RegressionSpec() in FORMS
     embedded = ResidualSpec(embedding=4)
     assert [is_worth_trying(embedded, False, series, 2, 300) for series in (1, 2)] == [False, True]
+
+
+def test_what_is_not_known_yet_of_the_data_speaks_against_no_form():
+    def tried(**known):
+        about = dict.fromkeys(("num_series", "num_known", "num_windows")) | known
+        return [is_worth_trying(form, False, **about) for form in (RegressionSpec(), ResidualSpec(embedding=4))]
+
+    assert tried() == [True, True]
+    assert tried(num_series=1) == [True, False]
+    assert tried(num_known=0) == tried(num_windows=FEW + 1) == [False, True]
