@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.dropout import Dropout
 from models.errors import Fault
 from models.pooled_conv import PooledConv
+from models.products import LONGEST, is_symbolic, product
 from models.series import Columns
 from models.specs import ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
@@ -82,30 +83,27 @@ class ReferenceNet(nn.Module):
             # As an image (B, filters, P, 1) whose channels lie innermost, as the product left them: pooled fastest so.
             image = F.linear(patches.flatten(2), conv.weight.flatten(1)).unsqueeze(2).permute(0, 3, 1, 2)
             pooled = (F.max_pool2d(image, (pool, 1)).squeeze(3) + conv.bias[:, None]).relu()
-        return self.layers[4:](pooled.flatten(1))
+        return self.layers[5:](product(pooled.flatten(1), self.layers[4].weight, self.layers[4].bias))
 
     def one_step_of_run(self, rows: Tensor, lookback: int) -> Tensor:
         """What `one_step` makes of every window (R - L + 1, 1) of a run of rows (R, C), each row convolved once.
 
-        The pool slides by one row, and each window takes from it every so many positions. In single precision the dense
-        layer adds up one position of all windows after another, which lie there as they are; lower precision would lose
-        too much in these sums, so its positions are laid side by side.
+        The pool slides by one row, and each window takes every so many of its positions. In single precision the dense
+        layer adds up a few positions of all windows after another; lower precision would lose too much in these sums.
         """
         conv, pool, dense = self.layers[0], self.layers[2].kernel_size, self.layers[4]
         num_pooled = (lookback - conv.kernel_size[0] + 1) // pool
-        hidden = F.linear(rows.unfold(0, conv.kernel_size[0], 1).flatten(1), conv.weight.flatten(1), conv.bias).relu()
+        hidden = product(rows.unfold(0, conv.kernel_size[0], 1).flatten(1), conv.weight.flatten(1), conv.bias).relu()
         slid = hidden[: len(hidden) - pool + 1]
         for shift in range(1, pool):
             slid = torch.maximum(slid, hidden[shift : len(hidden) - pool + 1 + shift])
         filters, windows = slid.shape[1], len(rows) - lookback + 1
-        weight = dense.weight.unflatten(1, (filters, num_pooled)).permute(2, 1, 0)  # (P, filters, hidden)
-        if slid.dtype == weight.dtype:
-            summed = dense.bias.expand(windows, -1)
-            for place, own in enumerate(weight.contiguous()):
-                summed = torch.addmm(summed, slid[place * pool : place * pool + windows], own)
-        else:
-            taken = slid.as_strided((windows, num_pooled, filters), (filters, pool * filters, 1)).flatten(1)
-            summed = F.linear(taken, weight.flatten(0, 1).t(), dense.bias)
+        weight = dense.weight.unflatten(1, (filters, num_pooled)).transpose(1, 2)  # (hidden, P, filters)
+        at_once = max(1, LONGEST // filters) if slid.dtype == weight.dtype else num_pooled
+        summed = dense.bias
+        for first, part in zip(range(0, num_pooled, at_once), weight.split(at_once, 1), strict=True):
+            taken = slid[first * pool :].as_strided((windows, part.shape[1], filters), (filters, pool * filters, 1))
+            summed = summed + product(taken.flatten(1), part.flatten(1))
         return self.layers[5:](summed)
 
     def first_step(self, past: Tensor) -> Tensor:
@@ -123,11 +121,6 @@ class ReferenceNet(nn.Module):
             row = torch.cat([forecast, future[:, step]], 1)  # (B, C): the target, then the future covariates
             past = torch.cat([past[:, 1:], row[:, None]], 1)
         return torch.cat(steps, 1)
-
-
-def is_symbolic() -> bool:
-    """Whether a graph is made of what is computed now."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 class ResidualBlock(nn.Module):

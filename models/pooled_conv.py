@@ -7,6 +7,8 @@ maximum of whole matrices, and what each of its positions learns is the gradient
 import torch
 from torch import Tensor
 
+from models.products import product
+
 BELOW = -torch.finfo(torch.float32).tiny  # nearer to 0 than it, some processors know no other number
 
 
@@ -19,25 +21,26 @@ class PooledConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, patches: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """(N, filters) of patches (pool, N, K * C), weight (filters, K * C) and bias (filters,)."""
-        hidden = (patches.flatten(0, 1) @ weight.t()).unflatten(0, patches.shape[:2])
-        largest = hidden[0]
+        hidden = product(patches.flatten(0, 1), weight, bias).unflatten(0, patches.shape[:2])
+        pooled = hidden[0].clamp_min(0)
         for position in hidden[1:]:
-            largest = torch.maximum(largest, position)
-        pooled = torch.add(largest, bias).clamp_min_(0)
-        ctx.save_for_backward(patches, hidden, largest, pooled)
+            torch.maximum(pooled, position, out=pooled)
+        pooled = pooled.to(weight.dtype)
+        ctx.save_for_backward(patches, hidden, pooled)
         return pooled
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
-        patches, hidden, largest, pooled = ctx.saved_tensors
+        patches, hidden, pooled = ctx.saved_tensors
         left = where_above(gradient, pooled, 0.0)  # what no position has taken yet
         of_bias, of_weight = left.sum(0), left.new_zeros(patches.shape[2], left.shape[1])
         own = torch.empty_like(left)
-        for patch, position in zip(patches, hidden, strict=True):
-            torch.sub(position, largest, out=own)
+        for patch, position in zip(patches[:-1], hidden[:-1], strict=True):
+            torch.sub(position, pooled, out=own)
             where_above(left, own, BELOW, out=own)
             left -= own
             of_weight.addmm_(patch.t(), own)
+        of_weight.addmm_(patches[-1].t(), left)  # what the others have not taken is the last one's
         return None, of_weight.t(), of_bias
 
 

@@ -171,12 +171,15 @@ def be_child(work: Callable[[bytes, Callable[[dict], None]], None], job: str, li
     tell = own_output()
     if lifeline:
         threading.Thread(target=end_with, args=(int(lifeline),), daemon=True).start()
+    status = 0
     try:
         work(Path(job).read_bytes(), tell)
     except Exception as error:
         kind = Fault if isinstance(error, Fault) and not isinstance(error, Diverged) else type(error)
         tell({"failed": [kind.__name__, str(error)]})
         sys.excepthook(*sys.exc_info())
-        sys.stderr.flush()
-        os._exit(1)  # a peer that is gone keeps the usual way out from ending
-    sys.exit(0)
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The usual way out waits for peers that are gone, and aborts where one of torch's own threads is not through yet.
+    os._exit(status)

@@ -92,7 +92,10 @@ SHAPES = [
 def test_one_matrix_product_makes_what_the_layers_make(lookback, spec):
     columns = Columns(future=("f",))
     network, (past, _) = scrambled(build(spec, columns, lookback)), make_batch(columns, lookback, size=40)
-    assert torch.allclose(network.one_step(past), network.layers(past.transpose(1, 2)), rtol=1e-5, atol=1e-5)
+    expected = network.layers(past.transpose(1, 2)).detach()
+    assert torch.allclose(network.one_step(past), expected, rtol=1e-4, atol=1e-5)  # as it learns
+    with torch.no_grad():
+        assert torch.allclose(network.one_step(past), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("lookback", "spec"), SHAPES)

@@ -122,7 +122,7 @@ def test_torchrun_starts_the_same_processes(tmp_path):
         name: value for name, value in environment(0, 2, 0).items() if name.endswith("IFNAME")
     }
     done = subprocess.run([*command, str(tmp_path / "job.json")], env=run, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     check_close([last_of(job.checkpoints, 0)], fit_job(make_job(tmp_path, "one", devices=1)))
 
 

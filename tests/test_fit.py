@@ -1,3 +1,4 @@
+import copy
 import math
 from functools import partial
 
@@ -287,9 +288,15 @@ def test_the_recipe_of_the_reference_net_is_the_one_that_was_published():
     assert num_steps(spec, 30_000) == (2500, 50)
     network = build_network(ReferenceSpec(), PLAIN, WindowSpec(lookback=72, horizon=1), 1)
     optimizer = Training(network, spec, 2500, torch.device("cpu")).optimizer
-    assert isinstance(optimizer, torch.optim.RMSprop)
-    for group in optimizer.param_groups:
-        assert (group["lr"], group["alpha"], group["eps"], group["momentum"]) == (0.001, 0.9, 1e-7, 0)
+    plain = copy.deepcopy(network)
+    published = torch.optim.RMSprop(plain.parameters(), lr=0.001, alpha=0.9, eps=1e-7)
+    for step in range(20):
+        for own, other in zip(network.parameters(), plain.parameters(), strict=True):
+            own.grad = other.grad = torch.randn(own.shape, generator=torch.Generator().manual_seed(step)) * 10.0 ** -(step % 4)
+        optimizer.step()
+        published.step()
+    for own, other in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
