@@ -24,12 +24,14 @@ from statistics import median
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from elecdemand import FIRST_TEST, FIRST_VALIDATION, read_year
 from machine import introduce, spread
 from speed_peers import CONTENDERS, LOOKBACK
 
 from models.batches import AT_ONCE, gather
 from models.networks import build_network
+from models.products import has_onednn, multiplied
 from models.series import Columns
 from models.specs import ReferenceSpec
 from models.windows import WindowSpec
@@ -145,11 +147,12 @@ def product_alone(precision: torch.dtype, turns: int) -> list[float]:
     """Windows/s of the product that no way to forecast can do without, as a limit to all of them."""
     dense = build_network(ReferenceSpec(), COLUMNS, WindowSpec(lookback=LOOKBACK, horizon=1), season=48).layers[4]
     features, weight = torch.randn(4096, dense.in_features, dtype=precision), dense.weight.to(precision)
+    multiply = multiplied if precision == torch.float32 and has_onednn() else F.linear
     rates = []
     for _ in range(turns):
         began = time.perf_counter()
         for _ in range(10):
-            features @ weight.t()
+            multiply(features, weight)
         rates.append(10 * len(features) / (time.perf_counter() - began))
     return rates
 

@@ -100,10 +100,11 @@ class ReferenceNet(nn.Module):
         filters, windows = slid.shape[1], len(rows) - lookback + 1
         weight = dense.weight.unflatten(1, (filters, num_pooled)).transpose(1, 2)  # (hidden, P, filters)
         at_once = max(1, LONGEST // filters) if slid.dtype == weight.dtype else num_pooled
-        summed = dense.bias
-        for first, part in zip(range(0, num_pooled, at_once), weight.split(at_once, 1), strict=True):
-            taken = slid[first * pool :].as_strided((windows, part.shape[1], filters), (filters, pool * filters, 1))
-            summed = summed + product(taken.flatten(1), part.flatten(1))
+        summed = None
+        for number, part in enumerate(weight.split(at_once, 1)):
+            taken = slid[number * at_once * pool :].as_strided((windows, *part.shape[1:]), (filters, pool * filters, 1))
+            own = product(taken.flatten(1), part.flatten(1), None if number else dense.bias)
+            summed = summed.add_(own) if number else own
         return self.layers[5:](summed)
 
     def first_step(self, past: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LONGEST = 256  # products that are added up one after another
+LONGEST = 320  # products that are added up one after another
 FEW = 16  # rows, or outputs, from which on it is worth while
 
 

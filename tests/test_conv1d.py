@@ -1,3 +1,4 @@
+import copy
 import math
 
 import numpy as np
@@ -92,10 +93,12 @@ SHAPES = [
 def test_one_matrix_product_makes_what_the_layers_make(lookback, spec):
     columns = Columns(future=("f",))
     network, (past, _) = scrambled(build(spec, columns, lookback)), make_batch(columns, lookback, size=40)
-    expected = network.layers(past.transpose(1, 2)).detach()
-    assert torch.allclose(network.one_step(past), expected, rtol=1e-4, atol=1e-5)  # as it learns
+    layers = network.layers(past.transpose(1, 2)).detach()
+    assert torch.allclose(network.one_step(past), layers, rtol=1e-4, atol=1e-5)  # as it learns
     with torch.no_grad():
-        assert torch.allclose(network.one_step(past), expected, rtol=1e-5, atol=1e-5)
+        exact = copy.deepcopy(network).double().layers(past.double().transpose(1, 2))
+        own, theirs = ((values - exact).abs().max() for values in (network.one_step(past), layers))
+    assert own < 1.5 * theirs + 1e-6
 
 
 @pytest.mark.parametrize(("lookback", "spec"), SHAPES)
