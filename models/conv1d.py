@@ -83,7 +83,8 @@ class ReferenceNet(nn.Module):
             # As an image (B, filters, P, 1) whose channels lie innermost, as the product left them: pooled fastest so.
             image = F.linear(patches.flatten(2), conv.weight.flatten(1)).unsqueeze(2).permute(0, 3, 1, 2)
             pooled = (F.max_pool2d(image, (pool, 1)).squeeze(3) + conv.bias[:, None]).relu()
-        return self.layers[5:](product(pooled.flatten(1), self.layers[4].weight, self.layers[4].bias))
+        hidden = product(pooled.flatten(1), self.layers[4].weight, self.layers[4].bias)
+        return self.layers[6:](hidden.relu_())
 
     def one_step_of_run(self, rows: Tensor, lookback: int) -> Tensor:
         """What `one_step` makes of every window (R - L + 1, 1) of a run of rows (R, C), each row convolved once.
@@ -105,7 +106,7 @@ class ReferenceNet(nn.Module):
             taken = slid[number * at_once * pool :].as_strided((windows, *part.shape[1:]), (filters, pool * filters, 1))
             own = product(taken.flatten(1), part.flatten(1), None if number else dense.bias)
             summed = summed.add_(own) if number else own
-        return self.layers[5:](summed)
+        return self.layers[6:](summed.relu_())
 
     def first_step(self, past: Tensor) -> Tensor:
         """`one_step`, by way of the rows where the windows are neighbours, as those of a backtest and of validation are."""

@@ -73,9 +73,10 @@ class Training:
         self.team, self.seed, self.objective = team, seed, objective
         self.mean = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.best = {name: value.clone() for name, value in self.mean.items()}
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        plain = [p for p in network.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        decays: dict[float, list[nn.Parameter]] = {}
+        for parameter in network.parameters():
+            decays.setdefault(spec.weight_decay if parameter.ndim > 1 else 0.0, []).append(parameter)
+        groups = [{"params": own, "weight_decay": decay} for decay, own in decays.items()]
         if spec.optimizer == "rmsprop":
             self.optimizer = rmsprop(groups, spec.learning_rate)
         else:
