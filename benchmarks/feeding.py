@@ -7,7 +7,8 @@ recipes have. That is fewer than a pass: some windows of every block are asked f
 is the hardest case for a loader. Every run is a process of its own; runs take turns.
 
 How to read it: "wait" is the share of a run between the end of a step and the moment the next batch is there: rows read,
-checked, scaled and shuffled, windows gathered; of its seconds, and of its CPU-seconds, which hold on a busy machine too.
+checked, scaled and shuffled, windows gathered, as far as this was not done ahead by a thread while the step before was
+learned; of its seconds, and of the CPU-seconds that went by in both, of whatever thread.
 Peak memory is of the process, imports included; the last column is the peak with ten times the windows to that with one.
 
     python benchmarks/feeding.py [--windows 1000000] [--turns 3] [--folder DIR]

@@ -4,6 +4,7 @@ Axes in names: B batch, L lookback, H horizon, C channels of a row, F future cov
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -127,6 +128,16 @@ def rows_at_once(device: torch.device, channels: int) -> int:
     return SHUFFLE_ROWS if device.type == "cpu" else RESIDENT // (4 * channels)
 
 
+@dataclass(frozen=True)
+class Shuffled:
+    """Rows that windows are gathered from, and the order in which."""
+
+    blocks: tuple[int, ...]
+    rows: torch.Tensor  # (R, C) of the blocks, one after another
+    starts: torch.Tensor  # (N,) rows at which the windows begin, as they are asked for
+    until: int  # steps of the run when all of them have been
+
+
 class ShuffledStream:
     """Endless shuffled passes over all windows, the same for a seed, from any step on.
 
@@ -142,15 +153,40 @@ class ShuffledStream:
         """`num_steps` says how many batches will be asked for; None: nobody knows. `team` says which part of each is given."""
         self.blocks, self.span, self.batch_size, self.seed = blocks, span, batch_size, seed
         self.device, self.shuffle_rows, self.num_steps, self.team = device, shuffle_rows, num_steps, team
-        self._loaded: tuple[tuple[int, ...], torch.Tensor] | None = None
 
     def batches(self, first_step: int = 0) -> Iterator[torch.Tensor]:
-        """Window tensors (B, span, C) on the device, beginning with the batch of `first_step`."""
-        for step, (group, starts) in enumerate(self._indices()):
-            if step >= first_step:
-                yield gather(self._rows(group), self.team.share(starts), self.span)
+        """Window tensors (B, span, C) on the device, beginning with the batch of `first_step`.
 
-    def _indices(self) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+        While batches are made of some blocks, a thread reads the next ones.
+        """
+        groups, blocks, rows = self._read(first_step), None, None
+        with ThreadPoolExecutor(1, "windows") as reader:
+            coming = reader.submit(next, groups)
+            while True:
+                group, coming = coming.result(), None
+                if self.num_steps is None or group.until < self.num_steps:
+                    coming = reader.submit(next, groups)
+                if group.blocks != blocks:
+                    rows = None  # let the old ones go from a device before the new ones come
+                    blocks, rows = group.blocks, group.rows.to(self.device)
+                # All of them at once, so that a device is not waited for at every batch.
+                for chosen in group.starts.to(self.device).split(self.batch_size):
+                    yield gather(rows, self.team.share(chosen), self.span)
+                coming = coming or reader.submit(next, groups)
+
+    def _read(self, first_step: int) -> Iterator[Shuffled]:
+        """What batches from `first_step` on are made of; blocks that were the last ones too are not read again."""
+        step, blocks, rows = 0, None, None
+        for chosen, starts in self._drawn():
+            first, step = step, step + -(-len(starts) // self.batch_size)
+            if step > first_step:
+                if chosen != blocks:
+                    blocks, rows = chosen, joined([self.blocks.read(block) for block in chosen])
+                left = starts[max(0, first_step - first) * self.batch_size :]
+                yield Shuffled(blocks, rows, torch.from_numpy(left), step)
+
+    def _drawn(self) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+        """Blocks that are shuffled together, and the starts of their windows in the order of the draw, pass after pass."""
         sizes = np.asarray(self.blocks.num_windows)
         lengths = (sizes - 1) * self.blocks.stride + self.span
         pass_number = 0
@@ -166,11 +202,8 @@ class ShuffledStream:
                     continue
                 offsets = np.concatenate([[0], np.cumsum(lengths[group])[:-1]])
                 starts = [o + self.blocks.stride * np.arange(n) for o, n in zip(offsets, sizes[group], strict=True)]
-                # All of them at once, so that a device is not waited for at every batch.
-                shuffled = torch.from_numpy(rng.permutation(np.concatenate(starts))).to(self.device)
-                blocks = tuple(int(block) for block in group)
-                for chosen in shuffled.split(self.batch_size)[:count]:
-                    yield blocks, chosen
+                shuffled = rng.permutation(np.concatenate(starts))
+                yield tuple(int(block) for block in group), shuffled if count is None else shuffled[: count * self.batch_size]
             pass_number += 1
 
     def _num_batches(self, before: int, until: int, total: int) -> int | None:
@@ -189,8 +222,9 @@ class ShuffledStream:
             held += lengths[block]
         yield order[begin:]
 
-    def _rows(self, group: tuple[int, ...]) -> torch.Tensor:
-        if self._loaded is None or self._loaded[0] != group:
-            self._loaded = None  # let the old rows go before the new ones are read
-            self._loaded = (group, torch.cat([self.blocks.read(block).to(self.device) for block in group]))
-        return self._loaded[1]
+
+def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Rows one after another; by numpy where it can, which leaves the threads that others compute with alone."""
+    if parts[0].device.type != "cpu":
+        return torch.cat(parts)
+    return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))

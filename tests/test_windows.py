@@ -1,4 +1,7 @@
 import json
+import threading
+import time
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -591,11 +594,54 @@ def test_a_stream_that_holds_few_rows_gives_every_window_once_a_pass_from_any_st
 
 def test_a_stream_holds_no_more_rows_than_it_may_but_for_a_single_block():
     stream = ShuffledStream(make_blocks(4, 1, 7, 3, 9, 2), 3, 4, 0, "cpu", shuffle_rows=12)
-    batches = stream.batches()
-    for _ in range(30):
+    for group in islice(stream._read(0), 20):
+        assert len(group.rows) <= 12 or len(group.blocks) == 1
+
+
+class Watched(TensorBlocks):
+    """Blocks that note who reads them, and fail at the one asked for."""
+
+    fails_at = None
+
+    def read(self, block):
+        self.readers = [*getattr(self, "readers", []), threading.current_thread()]
+        if len(self.readers) == self.fails_at:
+            raise Fault("the disk is gone")
+        return super().read(block)
+
+
+def test_the_next_blocks_are_read_while_batches_are_made_of_these_and_none_more_than_are_asked_for():
+    blocks = Watched([torch.zeros(12, 1) for _ in range(6)], span=3)  # ten windows each
+    batches = ShuffledStream(blocks, 3, 5, 0, "cpu", shuffle_rows=12, num_steps=12).batches()
+    next(batches)
+    deadline = time.monotonic() + 30
+    while len(blocks.readers) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(blocks.readers) == 2
+    for _ in range(11):
         next(batches)
-        (group, rows) = stream._loaded
-        assert len(rows) <= 12 or len(group) == 1
+    batches.close()
+    assert len(blocks.readers) == 6
+    assert threading.current_thread() not in blocks.readers
+    assert not any(reader.is_alive() for reader in blocks.readers)
+
+
+def test_a_fault_of_reading_ahead_is_told_where_the_batch_is_asked_for():
+    blocks = Watched([torch.zeros(12, 1) for _ in range(6)], span=3)
+    blocks.fails_at = 3
+    batches = ShuffledStream(blocks, 3, 5, 0, "cpu", shuffle_rows=12).batches()
+    for _ in range(4):
+        next(batches)
+    with pytest.raises(Fault, match="the disk is gone"):
+        next(batches)
+
+
+def test_blocks_that_were_learned_from_before_are_not_read_by_a_run_that_goes_on():
+    blocks = Watched([torch.zeros(12, 1) for _ in range(6)], span=3)
+    batches = ShuffledStream(blocks, 3, 5, 0, "cpu", shuffle_rows=12, num_steps=12).batches(10)
+    assert [len(next(batches)) for _ in range(2)] == [5, 5]
+    batches.close()
+    assert len(blocks.readers) == 1
 
 
 @pytest.mark.parametrize(

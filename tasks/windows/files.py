@@ -8,6 +8,7 @@ nulls, dictionary or codec. The footer tells how to read them.
 """
 
 import json
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,6 +103,7 @@ class WindowFile:
         self.windows = WindowSpec(**{name: self.footer[name] for name in ("lookback", "horizon", "stride")})
         self.columns = Columns(**self.footer["columns"])
         self.blocks: list[dict] = self.footer["blocks"]
+        self.lock = threading.Lock()  # training reads ahead in a thread of its own
 
     @cached_property
     def file(self) -> pq.ParquetFile:
@@ -146,15 +148,16 @@ class Reader:
 
     def read(self, block: int) -> np.ndarray:
         """The rows (R, columns) of a block."""
-        ends = self.file.ends
-        before = int(ends[block - 1]) if block else 0
-        if block not in self.held:
-            stop = block + 1
-            if block == self.held.stop:
-                stop = max(stop, int(np.searchsorted(ends, before + AT_ONCE, side="right")))
-            self.rows, self.held = self.load(range(block, stop)), range(block, stop)
-        first = int(ends[self.held.start - 1]) if self.held.start else 0
-        return self.rows[before - first : int(ends[block]) - first]
+        with self.file.lock:
+            ends = self.file.ends
+            before = int(ends[block - 1]) if block else 0
+            if block not in self.held:
+                stop = block + 1
+                if block == self.held.stop:
+                    stop = max(stop, int(np.searchsorted(ends, before + AT_ONCE, side="right")))
+                self.rows, self.held = self.load(range(block, stop)), range(block, stop)
+            first = int(ends[self.held.start - 1]) if self.held.start else 0
+            return self.rows[before - first : int(ends[block]) - first]
 
     def load(self, blocks: range) -> np.ndarray:
         table = self.file.file.read_row_groups(list(blocks), columns=self.columns, use_threads=False)
