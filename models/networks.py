@@ -5,12 +5,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from models.series import Columns
-from models.specs import FitSpec, Inputs, LinearSpec, PeriodicSpec, ReferenceSpec, RegressionSpec, ResidualSpec
+from models.specs import FitSpec, Inputs, LinearSpec, PeriodicSpec, PyramidSpec, ReferenceSpec, RegressionSpec, ResidualSpec
 from models.windows import WindowSpec
 
-NetworkSpec = Annotated[ReferenceSpec | ResidualSpec | PeriodicSpec | RegressionSpec | LinearSpec, Field(discriminator="kind")]
+NetworkSpec = Annotated[
+    ReferenceSpec | ResidualSpec | PeriodicSpec | PyramidSpec | RegressionSpec | LinearSpec, Field(discriminator="kind")
+]
 FORMS = (
-    LinearSpec(), PeriodicSpec(branch="none"), PeriodicSpec(), RegressionSpec(), ResidualSpec(), ResidualSpec(embedding=4),
+    LinearSpec(), PeriodicSpec(branch="none"), PeriodicSpec(), PyramidSpec(), RegressionSpec(), ResidualSpec(),
+    ResidualSpec(embedding=4),
 )  # fmt: skip
 FEW = 2_000  # windows of all folds up to which a regression is worth a try: of more, a residual net learns what it does
 
@@ -21,7 +24,7 @@ class AutoSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["auto"] = "auto"
-    forms: tuple[NetworkSpec, ...] = Field(FORMS, min_length=2, max_length=6, description="the networks to choose from")
+    forms: tuple[NetworkSpec, ...] = Field(FORMS, min_length=2, max_length=8, description="the networks to choose from")
     inputs: Inputs = "all"
 
     @field_validator("forms")
@@ -36,7 +39,7 @@ class AutoSpec(BaseModel):
 
 KINDS = {
     spec.model_fields["kind"].default: spec
-    for spec in (AutoSpec, ReferenceSpec, ResidualSpec, PeriodicSpec, RegressionSpec, LinearSpec)
+    for spec in (AutoSpec, ReferenceSpec, ResidualSpec, PeriodicSpec, PyramidSpec, RegressionSpec, LinearSpec)
 }
 
 RECIPES = {
@@ -68,6 +71,16 @@ RECIPES = {
         "batch_size": 1024,
         "learning_rate": 4e-3,
         "schedule": "one_cycle",
+        "loss": "mae",
+        "keep": "best",
+    },
+    "pyramid": {
+        "max_steps": 2400,
+        "steps_per_epoch": 100,
+        "batch_size": 128,
+        "learning_rate": 2e-3,
+        "schedule": "one_cycle",
+        "weight_decay": 0.1,
         "loss": "mae",
         "keep": "best",
     },
@@ -162,6 +175,7 @@ def build_network(spec: NetworkSpec, columns: Columns, windows: WindowSpec, seas
     """
     from models.conv1d import ReferenceNet, ResidualNet, check_receptive_field
     from models.periodic import LinearNet, PeriodicNet
+    from models.pyramid import PyramidNet
     from models.regression import RegressionNet
 
     if spec.kind == "reference":
@@ -169,5 +183,5 @@ def build_network(spec: NetworkSpec, columns: Columns, windows: WindowSpec, seas
     if spec.kind == "residual":
         check_receptive_field(spec, windows, season)
         return ResidualNet(spec, columns, windows, season, num_series)
-    nets = {"periodic": PeriodicNet, "regression": RegressionNet, "linear": LinearNet}
+    nets = {"periodic": PeriodicNet, "pyramid": PyramidNet, "regression": RegressionNet, "linear": LinearNet}
     return nets[spec.kind](spec, columns, windows, season)

@@ -67,6 +67,19 @@ class RegressionSpec(BaseModel):
     inputs: Inputs = "all"
 
 
+class PyramidSpec(BaseModel):
+    """Two dense layers of the past at several resolutions, the newest steps one by one and older ones in ever coarser means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["pyramid"] = "pyramid"
+    detail: int = Field(8, ge=1, description="steps, or means, of each resolution")
+    width: int = Field(128, ge=1, description="of the dense layers")
+    dropout: float = Field(0.4, ge=0, lt=1)
+    noise: float = Field(0.0, ge=0, description="jitter of the target while training, in the size of a window's own steps")
+    inputs: Inputs = "all"
+
+
 class LinearSpec(BaseModel):
     """One linear map of how far each step of the lookback lies from its last value."""
 

@@ -19,7 +19,7 @@ from models.conformal import Calibration, shifted
 from models.networks import NetworkSpec
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns, SeriesFacts
-from models.specs import LinearSpec, PeriodicSpec, ReferenceSpec, RegressionSpec, ResidualSpec
+from models.specs import LinearSpec, PeriodicSpec, PyramidSpec, ReferenceSpec, RegressionSpec, ResidualSpec
 from models.windows import WindowSpec
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[tuple[NetworkSpec, ...], Columns, int, bool]] = {
     "periodic": ((PERIODIC,), KNOWN, 4, False),
     "periodic-no-rescale": ((PeriodicSpec(channels=2, branch="all", rescale=False),), KNOWN, 1, False),
     "periodic-no-branch": ((PeriodicSpec(branch="none"),), KNOWN, 4, False),
+    "pyramid": ((PyramidSpec(detail=3, width=3),), MIXED, 4, False),
     "regression": ((RegressionSpec(width=3),), MIXED, 4, False),
     "linear": ((LinearSpec(lookback=8),), KNOWN, 4, False),
     "linear-quantiles": ((LinearSpec(),), Columns(), 1, True),

@@ -12,7 +12,7 @@ from models.errors import Fault
 from models.networks import build_network
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns, SeriesFacts
-from models.specs import LinearSpec, PeriodicSpec, ReferenceSpec, RegressionSpec, ResidualSpec
+from models.specs import LinearSpec, PeriodicSpec, PyramidSpec, ReferenceSpec, RegressionSpec, ResidualSpec
 from models.windows import WindowSpec
 from tasks.choose import merged
 
@@ -23,6 +23,7 @@ NETWORKS = {
     "residual": ResidualSpec(channels=4),
     "embedding": ResidualSpec(channels=4, embedding=3),
     "periodic": PeriodicSpec(channels=4),
+    "pyramid": PyramidSpec(detail=2, width=4),
     "regression": RegressionSpec(width=4),
     "linear": LinearSpec(),
 }

@@ -165,7 +165,7 @@ SPEC_FAULTS = [
     ({"fit__epochs": 3}, r"give either fit.epochs or fit.max_steps"),
     (
         {"network__kind": "transformer"},
-        r"network.kind is 'transformer'; it can be auto, reference, residual, periodic, regression, linear",
+        r"network.kind is 'transformer'; it can be auto, reference, residual, periodic, pyramid, regression, linear",
     ),
     ({"windows__lookback": 0}, r"windows.lookback: Input should be greater than or equal to 1 \(0 given\)"),
     ({"source__timezone": "Mars/Olympus"}, r"source.timezone 'Mars/Olympus' is no zone"),

@@ -169,4 +169,4 @@ def test_forms_are_named_by_what_is_unusual_of_them():
 
 
 def test_every_kind_has_a_recipe():
-    assert set(RECIPES) == {"reference", "residual", "periodic", "regression", "linear"}
+    assert set(RECIPES) == {"reference", "residual", "periodic", "pyramid", "regression", "linear"}

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from flows.spec import PipelineSpec, check_networks, check_spec, load_spec, resolved
 from models.errors import Fault
-from models.networks import RECIPES, AutoSpec
+from models.networks import RECIPES, AutoSpec, form_name
 from models.specs import LinearSpec, ReferenceSpec, ResidualSpec
 
 SPEC = {
@@ -57,9 +57,11 @@ def test_what_fit_leaves_out_comes_from_the_recipe_of_the_network(kind):
 
 def test_without_a_network_several_forms_are_tried_each_with_its_own_recipe():
     recipes = check(fit={"seeds": [3]}).recipes
-    assert [network.kind for network, _ in recipes] == ["linear", "periodic", "periodic", "regression", "residual", "residual"]
-    assert [fit.batch_size for _, fit in recipes] == [1024, 1024, 1024, 128, 64, 64]
-    assert [fit.seeds for _, fit in recipes] == [(3,)] * 6
+    assert [form_name(network) for network, _ in recipes] == [
+        "linear", "periodic-none", "periodic", "pyramid", "regression", "residual", "residual-embedding4",
+    ]  # fmt: skip
+    assert [fit.learning_rate for _, fit in recipes] == [RECIPES[network.kind]["learning_rate"] for network, _ in recipes]
+    assert [fit.seeds for _, fit in recipes] == [(3,)] * 7
 
 
 def test_the_forms_to_choose_from_can_be_named():
@@ -180,7 +182,7 @@ def test_a_missing_key_is_named(key, message):
         ({"network": REFERENCE | {"dropout": 1}}, r"network\.dropout: .*less than 1 \(1 given\)$"),
         (
             {"network": {"kind": "resnet"}},
-            r"network\.kind is 'resnet'; it can be auto, reference, residual, periodic, regression, linear$",
+            r"network\.kind is 'resnet'; it can be auto, reference, residual, periodic, pyramid, regression, linear$",
         ),
         ({"network": {"kind": ["residual"]}}, r"network\.kind is .*; it can be auto, .*, linear$"),
         ({"network": {"kind": {"residual": 1}}}, r"network\.kind is .*; it can be auto, .*, linear$"),
