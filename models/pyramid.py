@@ -44,7 +44,8 @@ class PyramidNet(nn.Module):
     They see how far the past lies from its last value, in standard deviations of the window, so that neither level nor
     size is learned by heart: the pyramid; for each step of the horizon the same place in the last season and in the mean
     of the last four; past covariates up to the origin; and covariates known ahead, at the origin, and, where any of them
-    is more than the clock, over the whole horizon. Both maps start at zero, so the net starts as the last value.
+    is more than the clock or what never changes, over the whole horizon. Both maps start at zero, so the net starts as
+    the last value.
 
     Source: several rates of sampling are those of N-HiTS (Challu et al. 2023), dense layers with a linear map beside them
     those of TiDE (Das et al. 2023), rescaling each window that of RevIN (Kim et al. 2022).
@@ -59,7 +60,7 @@ class PyramidNet(nn.Module):
         self.season = season if 1 < season <= windows.lookback else 1
         self.num_seasons = min(SEASONS, windows.lookback // self.season) if self.season > 1 else 0
         self.register_buffer("places", torch.arange(windows.horizon) % self.season, persistent=False)
-        self.looks_ahead = len(columns.known) > 2 * len(columns.calendar)
+        self.looks_ahead = bool(columns.future or columns.holidays)  # the rest is the clock, or never changes
         num_steps = self.pyramid.num_features + min(2, self.num_seasons) * windows.horizon
         num_known = len(columns.known) * (1 + self.looks_ahead * windows.horizon)
         self.linear = nn.Linear(num_steps, windows.horizon)

@@ -81,9 +81,10 @@ def test_covariates_are_seen_up_to_the_origin_and_what_is_known_ahead_over_the_h
     assert not torch.equal(network(past, future), network(past, ahead))
 
 
-def test_the_clock_alone_is_seen_at_the_origin_as_the_rest_of_the_horizon_follows_from_it():
-    network = moved(Columns(calendar=("hour",)))
-    past, future = torch.randn(2, 20, 3), torch.randn(2, 6, 2)
+@pytest.mark.parametrize("static", [(), ("size",)])
+def test_the_clock_and_what_never_changes_are_seen_at_the_origin_as_the_rest_of_the_horizon_follows_from_it(static):
+    network = moved(Columns(calendar=("hour",), static=static))
+    past, future = torch.randn(2, 20, 3 + len(static)), torch.randn(2, 6, 2 + len(static))
     assert torch.equal(network(past, future), network(past, future + 1))
 
 
