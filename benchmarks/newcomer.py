@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import introduce
-from suite import files, made, packaged
+from suite import files, fresh, made, packaged
 from suite.comparing import Lead, lead, scores_of
 from suite.keeping import kept
 from suite.ours import ours
@@ -55,6 +55,16 @@ OTHERS = {
     "us_employment": packaged.us_employment,
     "AirPassengers": packaged.air_passengers,
     "sunspots": packaged.sunspots,
+    "weather": fresh.weather,
+    "exhaust": fresh.exhaust,
+    "trains": fresh.trains,
+    "births": fresh.births,
+    "visits": fresh.visits,
+    "exchange": fresh.exchange,
+    "houses": fresh.houses,
+    "months": fresh.months,
+    "nights": fresh.nights,
+    "lynx": fresh.lynx,
 }
 RIVALS = {
     "seasonal naive": last_season,
