@@ -8,8 +8,9 @@ import numpy as np
 from flows.spec import PipelineSpec
 from models.errors import Fault
 from models.inputs import keep_channels
-from models.series import Columns
+from models.series import DATE, Columns, without_part
 from models.windows import WindowSettings, WindowSpec
+from tasks.find_dates import Dates, find_dates
 from tasks.find_season import Season, describe_season, find_season
 from tasks.ingest.calendar import calendar_of, usual_calendar
 from tasks.ingest.chunks import Chunk, take_stock
@@ -100,8 +101,10 @@ def ingest_source(
 def columns_of(source: SourceSpec, statics: Statics, overview: Overview | Unknown) -> Columns:
     """What the channels of a source mean."""
     calendar = source.calendar
-    if calendar is None:
-        calendar = () if isinstance(overview, Unknown) else usual_calendar(overview.frequency, source.covariates)
+    if calendar is None and isinstance(overview, Unknown):
+        calendar = ()
+    elif calendar is None:
+        calendar = usual_calendar(overview.frequency, overview.rows / max(1, overview.num_series), source.covariates)
     return Columns(
         masked=source.masks, past=source.past_covariates, future=source.future_covariates, calendar=calendar,
         holidays=source.holidays, static=statics.channels or source.static_covariates,
@@ -210,8 +213,11 @@ def prepare(
     got = ingest_source(source, chunks, store, columns, suffix)
     overview, series = got.overview, got.series
     found = season_for(spec, got, store) if season is None else GivenSeason(season)
-    if waits := first_unknown([*series, found] if isinstance(series, list) else [series]):
+    dates = dates_for(spec, got, store) if columns is None else None
+    if waits := first_unknown([*series, found, dates] if isinstance(series, list) else [series]):
         return prepare_later(got, waits, store, suffix)
+    if dates and not dates.told:
+        got = replace(got, columns=without_part(got.columns, DATE))
     period, selection = period_for(spec, found.steps, overview, series, store), None
     cut = windows_for(spec, settings, period, series, store)
     if columns is None and spec.network.inputs != "all":
@@ -258,6 +264,13 @@ def season_for(spec: PipelineSpec, got: Ingested, store: Store) -> GivenSeason |
     if spec.season:
         return GivenSeason(spec.season)
     return find_season(got.series, got.columns.masked, spec.folds, got.overview.frequency, store)
+
+
+def dates_for(spec: PipelineSpec, got: Ingested, store: Store) -> Dates | Unknown | None:
+    """Whether single days of the year are worth learning of, where the spec leaves it open and there are years enough."""
+    if spec.source.calendar is not None or DATE not in got.columns.calendar:
+        return None
+    return find_dates(got.series, got.columns.masked, spec.folds, spec.source.timezone, store)
 
 
 def period_for(spec: PipelineSpec, season: int, overview: Overview, series: list[Series], store: Store) -> int:

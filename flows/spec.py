@@ -24,7 +24,7 @@ from tasks.ingest.streams import find_encoding
 from tasks.ingest.timeline import parse_offset, parse_timezone, season_of
 
 ENOUGH = 1 << 20  # steps of a series of which nothing is known yet
-WAVES = ("hour", "weekday", "day_of_year")  # of the local clock, which of them follows from the frequency where none is named
+WAVES = ("hour", "weekday", "day_of_year", "date")  # of the local clock; the data say which where none is named
 EITHER = {  # keys that take more than one kind of value, and which
     "source.uri": "a path or URL is needed, or a list of some",
     "source.timestamp": "the name of a column is needed, or a list of two: of dates and of times of day",

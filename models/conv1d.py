@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dates import Dates, without_dates
 from models.dropout import Dropout
 from models.errors import Fault
 from models.pooled_conv import PooledConv
 from models.products import LONGEST, is_symbolic, product
-from models.series import Columns
+from models.series import DATE, Columns, clock_channels
 from models.specs import ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
 
@@ -36,8 +37,10 @@ class ReferenceNet(nn.Module):
                 f"windows.lookback {windows.lookback} is too short for network.kernel {spec.kernel} and network.pool "
                 f"{spec.pool}; it takes {spec.kernel + spec.pool - 1} steps. Use a longer lookback."
             )
-        # What was filled in is told by a channel that its own forecasts could not go on with.
-        self.seen = [at for at, name in enumerate(columns.names) if name != "observed"]
+        # What was filled in is told by a channel that its own forecasts could not go on with; days are no quantities.
+        left_out = ("observed", *clock_channels(DATE))
+        self.seen = [at for at, name in enumerate(columns.names) if name not in left_out]
+        self.date_at = columns.date_at
         if columns.past:
             raise Fault(
                 f"network.kind 'reference' feeds its own forecasts back and so needs every covariate over the horizon; "
@@ -62,7 +65,7 @@ class ReferenceNet(nn.Module):
     def forward(self, past: Tensor, future: Tensor, series: Tensor | None = None) -> Tensor:
         """One step (B, 1) while training; the whole horizon (B, H), step by step, when forecasting."""
         if len(self.seen) < past.shape[2]:
-            past = past[:, :, self.seen]
+            past, future = past[:, :, self.seen], without_dates(future, self.date_at)
         return self.one_step(past) if self.training else self.recursive(past, future)
 
     def one_step(self, past: Tensor) -> Tensor:
@@ -186,6 +189,7 @@ class ResidualNet(nn.Module):
         self.lookback, self.memory, seasonal = rows_used(spec, windows, season)
         num_past, num_future = len(columns.past_only), len(columns.known)
         self.num_past, self.noise = num_past, spec.noise
+        self.dates = Dates(columns)
         num_rows = self.memory + windows.horizon
         self.lags = None
         inputs = num_future + num_past + 1  # known covariates, masked past covariates, past or future
@@ -215,7 +219,7 @@ class ResidualNet(nn.Module):
         """All steps (B, H) from past (B, L, C), future (B, H, F) and, where series are embedded, their numbers (B,)."""
         past = past[:, -self.lookback :]
         target = past[:, :, 0]
-        known = torch.cat([past[:, :, 1 + self.num_past :], future], 1)  # (B, L+H, F)
+        known = self.dates(torch.cat([past[:, :, 1 + self.num_past :], future], 1))  # (B, L+H, F)
         if self.training and self.noise:
             known = known + self.noise * torch.randn_like(known[:, :1])  # one shift a window
         base, features = self._base(target, known)

@@ -1,14 +1,17 @@
 """A model as one ONNX graph, for programs that have neither torch nor this project.
 
 Inputs and outputs are scaled, as `metadata_props["convcast"]` says: scaled = (raw - mean) / std by series and channel, and
-raw = scaled * std[0] + mean[0] for what comes out. Quantiles are moved by the offsets of validation; those that follow the
-newest errors (`quantiles.rolling`) take the truth of earlier forecasts, which a graph does not see.
+raw = scaled * std[0] + mean[0] for what comes out. Where a model knows dates, a day has as `date_day` the number
+(month - 1) * 31 + day - 1, as `date_weekday` (month - 1) * 35 + (day - 1) // 7 * 7 + weekday, of Mondays 0. Quantiles are
+moved by the offsets of validation; those that follow the newest errors (`quantiles.rolling`) take the truth of earlier
+forecasts, which a graph does not see.
 
 Axes in names: B batch, L lookback, H horizon, C channels (target first), F future covariates, Q levels.
 """
 
 import copy
 import json
+import logging
 import warnings
 from importlib.util import find_spec
 from typing import Any
@@ -105,6 +108,7 @@ def write_graph(
         raise Fault(f"Writing ONNX takes {' and '.join(lacking)}, which is not installed. pip install 'convcast[onnx]'.")
     import onnx
 
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it tells of packages that it would have used
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault, shortlist
-from models.series import Columns
+from models.series import DATE, Columns, clock_channels
 
 SPAN = 0.3  # share of all moments that a local regression looks at
 SHIFTS = 200  # of the target, to learn what chance gives
@@ -53,7 +53,8 @@ def candidates(columns: Columns, lookback: int, horizon: int, season: int) -> di
     """The inputs to choose from, for the first, a middle and the last step of the horizon.
 
     What is known up to the origin is a candidate at lags that grow by about a half each, and, within the lookback, at the
-    moments whole seasons before the one that is forecast; what is known ahead, at the origin and at that moment.
+    moments whole seasons before the one that is forecast; what is known ahead, at the origin and at that moment. The numbers
+    of a day are no quantities, and so no candidates.
     """
     aheads = sorted({1, round(horizon**0.5), horizon})
     grown = [0, 1]
@@ -64,7 +65,7 @@ def candidates(columns: Columns, lookback: int, horizon: int, season: int) -> di
         seasons = [count * season - ahead for count in range(1, SEASONAL_LAGS + 1)] if season > 1 else []
         lags = sorted({lag for lag in (*grown, *seasons) if 0 <= lag < lookback})
         past = [Input(channel=name, lag=lag) for name in ("target", *columns.past) for lag in lags]
-        known = columns.known[: len(columns.known) - len(columns.static)]
+        known = [name for name in columns.known[: len(columns.known) - len(columns.static)] if name not in clock_channels(DATE)]
         found[ahead] = past + [Input(channel=name, lag=lag) for name in known for lag in (0, -ahead)]
     return found
 
@@ -169,12 +170,12 @@ def rank_functions(values: np.ndarray) -> np.ndarray:
 def keep_channels(columns: Columns, names: Sequence[str]) -> Columns:
     """These columns with only those covariates that are named; what tells of holes or never changes always stays.
 
-    A wave of the calendar is named by its sine, its cosine, or by what they are of.
+    A part of the calendar is named by either of its channels, or by its own name.
 
     Raises:
         Fault: a name stands for no covariate.
     """
-    waves = {f"{name}_{wave}": name for name in columns.calendar for wave in ("sin", "cos")}
+    waves = {channel: name for name in columns.calendar for channel in clock_channels(name)}
     wanted = {waves.get(name, name) for name in names}
     own = (*columns.past, *columns.future, *columns.calendar, *(("holiday",) if columns.holidays else ()))
     static = dict.fromkeys(name.split("=")[0] for name in columns.static)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dates import without_dates
 from models.series import Columns
 from models.specs import LinearSpec, PeriodicSpec
 from models.windows import WindowSpec
@@ -87,13 +88,14 @@ class PeriodicNet(nn.Module):
     def __init__(self, spec: PeriodicSpec, columns: Columns, windows: WindowSpec, season: int):
         super().__init__()
         self.noise, self.rescale = spec.noise, spec.rescale
+        self.date_at = None if columns.date_at is None else columns.first_known - 1 + columns.date_at  # behind the target
         period = period_of(season, windows)
         self.map = PeriodicMap(windows.lookback, windows.horizon, period)
         seen = windows.lookback if spec.branch == "all" else min(2 * period, windows.lookback)
         patch = max(1, min(period // 6, seen))
         self.branch = None
         if spec.branch != "none":
-            self.branch = PatchBranch(columns.num_channels, seen, windows.horizon, patch, spec)
+            self.branch = PatchBranch(columns.first_known + columns.num_measured, seen, windows.horizon, patch, spec)
         self.seen = seen
 
     def forward(self, past: Tensor, future: Tensor, series: Tensor | None = None) -> Tensor:
@@ -107,7 +109,7 @@ class PeriodicNet(nn.Module):
         shape = shape / spread
         forecast = self.map(shape)
         if self.branch is not None:
-            others = past[:, -self.seen :, 1:].transpose(1, 2)
+            others = without_dates(past[:, -self.seen :, 1:], self.date_at).transpose(1, 2)
             forecast = forecast + self.branch(torch.cat([shape[:, None, -self.seen :], others], 1))
         return forecast * spread + level
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dates import Dates
 from models.periodic import TINY, step_size
-from models.series import Columns
+from models.series import DATE, Columns
 from models.specs import PyramidSpec
 from models.windows import WindowSpec
 
@@ -45,7 +46,7 @@ class PyramidNet(nn.Module):
     size is learned by heart: the pyramid; for each step of the horizon the same place in the last season and in the mean
     of the last four; past covariates up to the origin; and covariates known ahead, at the origin, and, where any of them
     is more than the clock or what never changes, over the whole horizon. Both maps start at zero, so the net starts as
-    the last value.
+    the last value. How far single days of the year move the target is taken from the past and put onto the horizon.
 
     Source: several rates of sampling are those of N-HiTS (Challu et al. 2023), dense layers with a linear map beside them
     those of TiDE (Das et al. 2023), rescaling each window that of RevIN (Kim et al. 2022).
@@ -60,7 +61,9 @@ class PyramidNet(nn.Module):
         self.season = season if 1 < season <= windows.lookback else 1
         self.num_seasons = min(SEASONS, windows.lookback // self.season) if self.season > 1 else 0
         self.register_buffer("places", torch.arange(windows.horizon) % self.season, persistent=False)
-        self.looks_ahead = bool(columns.future or columns.holidays)  # the rest is the clock, or never changes
+        self.dates = Dates(columns)
+        ahead = columns.future or columns.holidays or DATE in columns.calendar  # the rest is the clock, or never changes
+        self.looks_ahead = bool(ahead)
         num_steps = self.pyramid.num_features + min(2, self.num_seasons) * windows.horizon
         num_known = len(columns.known) * (1 + self.looks_ahead * windows.horizon)
         self.linear = nn.Linear(num_steps, windows.horizon)
@@ -74,15 +77,16 @@ class PyramidNet(nn.Module):
 
     def forward(self, past: Tensor, future: Tensor, series: Tensor | None = None) -> Tensor:
         """All steps (B, H) from past (B, L, C) and future (B, H, F)."""
-        target = past[:, :, 0]
+        known, future = self.dates(past[:, :, self.first_known :]), self.dates(future)
+        target = past[:, :, 0] - self.of_days(known)
         if self.training and self.noise:
             target = target + self.noise * step_size(target) * torch.randn_like(target)
         last = target[:, -1:]
         spread = (target.var(1, keepdim=True, correction=0) + TINY).sqrt()
         steps = self.steps((target - last) / spread)
-        hidden = F.gelu(self.enter(torch.cat([steps, *self.covariates(past, future)], 1)))
+        hidden = F.gelu(self.enter(torch.cat([steps, *self.covariates(past, known, future)], 1)))
         hidden = hidden + self.drop(F.gelu(self.hidden(hidden)))
-        return last + spread * (self.linear(steps) + self.out(self.drop(hidden)))
+        return last + spread * (self.linear(steps) + self.out(self.drop(hidden))) + self.of_days(future)
 
     def steps(self, shape: Tensor) -> Tensor:
         """What is seen (B, N) of the target (B, L)."""
@@ -94,8 +98,12 @@ class PyramidNet(nn.Module):
                 found.append(seasons.mean(1)[:, self.places])
         return torch.cat(found, 1)
 
-    def covariates(self, past: Tensor, future: Tensor) -> list[Tensor]:
+    def of_days(self, known: Tensor) -> Tensor | float:
+        """How far single days move the target at each of their steps: the first of the numbers (..., F) learned of them."""
+        return 0.0 if self.dates.at is None else known[..., self.dates.at]
+
+    def covariates(self, past: Tensor, known: Tensor, future: Tensor) -> list[Tensor]:
         """What is seen of the covariates, each (B, some)."""
         seen = past[:, :, 1 : self.first_known]
-        found = [past[:, -1, self.first_known :], seen[:, -1], seen[:, -2:].mean(1), seen[:, -AGO:].mean(1)]
+        found = [known[:, -1], seen[:, -1], seen[:, -2:].mean(1), seen[:, -AGO:].mean(1)]
         return [*found, future.flatten(1)] if self.looks_ahead else found

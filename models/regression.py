@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dates import Dates
 from models.errors import Fault
 from models.periodic import PeriodicMap, period_of, step_size
 from models.series import Columns
@@ -35,6 +36,7 @@ class RegressionNet(nn.Module):
             )
         self.noise, self.lookback, self.first_known = spec.noise, windows.lookback, columns.first_known
         self.map = PeriodicMap(windows.lookback, windows.horizon, period_of(season, windows))
+        self.dates = Dates(columns)
         self.linear = nn.Linear(len(columns.known), 1, bias=False)
         self.hidden = nn.Linear(len(columns.known), spec.width)
         self.out = nn.Linear(spec.width, 1, bias=False)
@@ -53,4 +55,5 @@ class RegressionNet(nn.Module):
 
     def explained(self, known: Tensor) -> Tensor:
         """What covariates (..., F) explain of their own steps (...)."""
+        known = self.dates(known)
         return (self.linear(known) + self.out(F.gelu(self.hidden(known)))).squeeze(-1)

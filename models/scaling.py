@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault, shortlist
-from models.series import Columns
+from models.series import DATE, Columns, clock_channels
 
 HALF_ROOT = 0.5**0.5  # the standard deviation of a sine over whole turns
 
@@ -162,7 +162,8 @@ def fit_scale(
         mean[1], std[1] = 0.0, 1.0
     first_static = num_channels - len(columns.static)
     std[first_static:] = 1.0  # a static channel is scaled across series, in `merge_scales`
-    made_std = [HALF_ROOT] * (2 * len(columns.calendar)) + [1.0] * bool(columns.holidays)
+    made_std = [1.0 if name == DATE else HALF_ROOT for name in columns.calendar for _ in clock_channels(name)]
+    made_std += [1.0] * bool(columns.holidays)
     mean = [*mean[:first_static].tolist(), *([0.0] * columns.made), *moments.low[first_static:].tolist()]
     std = [
         *std[:first_static].tolist(),

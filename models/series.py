@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict
 
+DATE = "date"  # of a calendar: single days of the year, which are told by their numbers
+NUM_DAYS, NUM_WEEKDAYS = 12 * 31, 12 * 5 * 7  # days of every month; first to fifth Monday to Sunday of every month
+
 
 class Columns(BaseModel):
     """What the channels of a row mean, in their order: target, whether it was observed, past covariates, known ones."""
@@ -11,20 +14,30 @@ class Columns(BaseModel):
     masked: bool = False  # a channel `observed` follows the target: 1 where it is a true value, 0 where it was filled in
     past: tuple[str, ...] = ()
     future: tuple[str, ...] = ()
-    calendar: tuple[str, ...] = ()  # future covariates too, each a sine and a cosine of the local clock
+    calendar: tuple[str, ...] = ()  # future covariates too, two channels each, as `clock_channels` names them
     holidays: str | None = None  # whose public holidays are a future covariate
     static: tuple[str, ...] = ()  # the same at every step of a series
 
     @property
     def known(self) -> tuple[str, ...]:
         """Every channel known over the horizon."""
-        calendar = (f"{name}_{wave}" for name in self.calendar for wave in ("sin", "cos"))
+        calendar = (channel for name in self.calendar for channel in clock_channels(name))
         return (*self.future, *calendar, *(("holiday",) if self.holidays else ()), *self.static)
 
     @property
     def made(self) -> int:
         """How many channels the calendar makes, without any file."""
         return 2 * len(self.calendar) + bool(self.holidays)
+
+    @property
+    def date_at(self) -> int | None:
+        """Where, among what is known, the two numbers of a day stand; None where the calendar does not tell them."""
+        return len(self.future) + 2 * self.calendar.index(DATE) if DATE in self.calendar else None
+
+    @property
+    def num_measured(self) -> int:
+        """How many channels known over the horizon are quantities, and no numbers of days."""
+        return len(self.known) - 2 * (DATE in self.calendar)
 
     @property
     def past_only(self) -> tuple[str, ...]:
@@ -43,6 +56,16 @@ class Columns(BaseModel):
     @property
     def num_channels(self) -> int:
         return len(self.names)
+
+
+def clock_channels(name: str) -> tuple[str, str]:
+    """The two channels of one part of a calendar: sine and cosine, or the numbers of a day."""
+    return (f"{name}_day", f"{name}_weekday") if name == DATE else (f"{name}_sin", f"{name}_cos")
+
+
+def without_part(columns: Columns, name: str) -> Columns:
+    """These columns without one part of the calendar."""
+    return columns.model_copy(update={"calendar": tuple(one for one in columns.calendar if one != name)})
 
 
 class SeriesFacts(BaseModel):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batches import AT_ONCE
+from models.dates import without_dates
 from models.losses import pinball
 from models.series import Columns
 from models.windows import WindowSpec
@@ -42,7 +43,8 @@ class SpreadNet(nn.Module):
         self.season = season if 2 * season <= windows.lookback else 1
         self.seen = min((SEASONS + 1) * self.season, windows.lookback)  # newest steps that it looks at
         self.middle = min(range(len(levels)), key=lambda at: abs(levels[at] - 0.5))
-        self.embed = nn.Conv1d(len(columns.known) + FEATURES, HIDDEN, 5, padding="same")
+        self.date_at = columns.date_at
+        self.embed = nn.Conv1d(columns.num_measured + FEATURES, HIDDEN, 5, padding="same")
         self.place = nn.Parameter(torch.zeros(HIDDEN, windows.horizon))  # what is usual at each step
         self.mix = nn.Conv1d(HIDDEN, HIDDEN, 1)
         self.head = nn.Conv1d(HIDDEN, len(levels), 1)
@@ -65,7 +67,8 @@ class SpreadNet(nn.Module):
         size, usual = self.changes(target, forecast.shape[1])
         shape = (forecast - target[:, -1:]) / size
         told = torch.stack([usual, shape, F.pad(shape.diff(dim=1), (1, 0)), size.log().expand_as(shape)], 1)
-        features = torch.cat([told.clamp(-10, 10), future.transpose(1, 2)], 1)  # (B, E, H)
+        known = without_dates(future, self.date_at).transpose(1, 2)
+        features = torch.cat([told.clamp(-10, 10), known], 1)  # (B, E, H)
         raw = self.head(F.gelu(self.mix(F.gelu(self.embed(features) + self.place))))  # (B, Q, H)
         below, own, above = raw[:, : self.middle], raw[:, self.middle : self.middle + 1], raw[:, self.middle + 1 :]
         down = F.softplus(below).flip(1).cumsum(1).flip(1)

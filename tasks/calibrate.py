@@ -61,8 +61,9 @@ def calibrated(quantiles: np.ndarray, seen: Forecasts, spec: QuantileSpec, perio
     truth, following = seen.truth.numpy(), None
     if spec.rolling:
         following = following_of(quantiles, truth, seen.series.numpy(), spec.levels, HALF_LIVES * period, seen.spacing)
+    offsets = offsets_of(scores(quantiles, truth), spec.levels, seen.spacing).tolist()
     return Calibration(
-        levels=spec.levels, offsets=offsets_of(scores(quantiles, truth), spec.levels).tolist(), rolling=spec.rolling,
+        levels=spec.levels, offsets=offsets, rolling=spec.rolling,
         num_windows=len(seen), held_out=folds.validation + folds.test, following=following,
     )  # fmt: skip
 

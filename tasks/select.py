@@ -6,7 +6,7 @@ import numpy as np
 
 from models.errors import Fault
 from models.inputs import Input, Pick, candidates, keep_channels, lookback_for, select_inputs
-from models.series import Columns
+from models.series import DATE, Columns
 from models.windows import FoldSpec, WindowSpec
 from tasks.ingest.calendar import Calendar
 from tasks.ingest.canonical import read_segment
@@ -41,7 +41,8 @@ def select(
     count = len(next(iter(target.values())))
     check_enough(count)
     picks = tuple(pick for ahead, own in wanted.items() for pick in select_inputs(values[ahead], target[ahead], own, ahead))
-    kept = keep_channels(columns, [pick.input.channel for pick in picks if pick.taken and pick.input.channel != "target"])
+    carrying = [pick.input.channel for pick in picks if pick.taken and pick.input.channel != "target"]
+    kept = keep_channels(columns, carrying + [DATE] * (DATE in columns.calendar))
     dropped = tuple(name for name in columns.names if name not in kept.names)
     say(f"inputs kept: {', '.join(kept.names)}" + (f"; dropped: {', '.join(dropped)}" if dropped else ""))
     with store.draft(this_call()) as draft:

@@ -25,14 +25,16 @@ from models.windows import WindowSpec
 GOLDEN = Path(__file__).resolve().parent / "golden"
 KNOWN = Columns(future=("x",), calendar=("hour",))
 MIXED = Columns(masked=True, past=("p",), future=("x",), holidays="AU", static=("size",))
+DATED = Columns(masked=True, future=("x",), calendar=("hour", "date"), static=("size",))
 WINDOWS = WindowSpec(lookback=12, horizon=3)
 LEVELS = (0.1, 0.5, 0.9)
 SMALL = ResidualSpec(channels=2, depth=4)
 PERIODIC = PeriodicSpec(channels=2)
+REFERENCE, PYRAMID, REGRESSION = ReferenceSpec(filters=2, hidden=4), PyramidSpec(detail=3, width=3), RegressionSpec(width=3)
 EMBEDDING = ResidualSpec(channels=2, depth=4, embedding=2)
 # by name: the networks, the columns, the season, and whether there are quantiles
 KINDS: dict[str, tuple[tuple[NetworkSpec, ...], Columns, int, bool]] = {
-    "reference": ((ReferenceSpec(filters=2, hidden=4),), KNOWN, 4, False),
+    "reference": ((REFERENCE,), KNOWN, 4, False),
     "residual": ((SMALL,), KNOWN, 4, False),
     "residual-mixed": ((SMALL,), MIXED, 4, False),
     "residual-no-season": ((SMALL,), Columns(), 1, False),
@@ -40,11 +42,12 @@ KINDS: dict[str, tuple[tuple[NetworkSpec, ...], Columns, int, bool]] = {
     "periodic": ((PERIODIC,), KNOWN, 4, False),
     "periodic-no-rescale": ((PeriodicSpec(channels=2, branch="all", rescale=False),), KNOWN, 1, False),
     "periodic-no-branch": ((PeriodicSpec(branch="none"),), KNOWN, 4, False),
-    "pyramid": ((PyramidSpec(detail=3, width=3),), MIXED, 4, False),
-    "regression": ((RegressionSpec(width=3),), MIXED, 4, False),
+    "pyramid": ((PYRAMID,), MIXED, 4, False),
+    "regression": ((REGRESSION,), MIXED, 4, False),
     "linear": ((LinearSpec(lookback=8),), KNOWN, 4, False),
     "linear-quantiles": ((LinearSpec(),), Columns(), 1, True),
     "blend-quantiles": ((EMBEDDING, PERIODIC, LinearSpec()), KNOWN, 4, True),
+    "dates-quantiles": ((SMALL, PERIODIC, PYRAMID, REGRESSION, REFERENCE), DATED, 4, True),
 }
 
 

@@ -65,11 +65,11 @@ def test_rows_without_made_channels_are_left_alone():
     ],
 )
 def test_where_nothing_is_said_the_frequency_tells_which_waves_help(frequency, names):
-    assert usual_calendar(frequency, ()) == names
+    assert usual_calendar(frequency, 1000, ()) == names
 
 
 def test_a_covariate_of_the_users_own_takes_the_place_of_a_wave_of_its_name():
-    assert usual_calendar("h", ["load", "hour_sin"]) == ("weekday",)
+    assert usual_calendar("h", 1000, ["load", "hour_sin"]) == ("weekday",)
 
 
 def test_no_stamps_make_no_rows():

@@ -20,7 +20,7 @@ MONTHLY = {  # of R's packages: series and its first month
 
 
 def weather() -> Panel:
-    """Temperature at the three airports of New York in 2013, some hours absent; dew point, pressure and wind up to the origin."""
+    """Temperature at the three airports of New York in 2013; dew point, pressure and wind up to the origin."""
     frame = fetch("nycflights13", "weather")
     frame["stamp"] = pd.to_datetime(frame[["year", "month", "day", "hour"]])
     stamps = pd.date_range(frame["stamp"].min(), frame["stamp"].max(), freq="h")
@@ -47,7 +47,8 @@ def trains() -> Panel:
     """Riders through one station of Chicago, in thousands; known: temperature, rain and who plays at home."""
     frame = fetch("modeldata", "Chicago")
     known = ("temp", "percip", *TEAMS)
-    series = {"ridership": history(pd.DatetimeIndex(frame["date"]), frame["ridership"], frame[list(known)].to_numpy(np.float64))}
+    days, seen = pd.DatetimeIndex(frame["date"]), frame[list(known)].to_numpy(np.float64)
+    series = {"ridership": history(days, frame["ridership"], seen)}
     return Panel("trains", "daily riders, 16 years, weather and home games known", "D", 7, 14, series, known)
 
 

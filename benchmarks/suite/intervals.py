@@ -42,7 +42,7 @@ def held_by(folds: Folds, columns: Columns, windows: WindowSpec, season: int) ->
     network = fit_spread(SpreadNet.fresh(LEVELS, columns, windows, season), LEVELS, folds.training)
     before = quantiles_of(network, folds.validation)
     seen, period = folds.validation.truth.numpy(), max(season, windows.horizon)
-    offsets = offsets_of(scores(before, seen), LEVELS).tolist()
+    offsets = offsets_of(scores(before, seen), LEVELS, folds.validation.spacing).tolist()
     following = following_of(before, seen, np.zeros(len(seen), int), LEVELS, HALF_LIVES * period, folds.validation.spacing)
     quantiles, truth = folds.unscaled(quantiles_of(network, folds.test)), folds.unscaled(folds.test.truth.numpy())
     found = {}
@@ -68,7 +68,7 @@ def quantiles_of(network: SpreadNet, seen: Forecasts) -> np.ndarray:
 def plain_quantiles(validation: Forecasts, test: Forecasts) -> np.ndarray:
     """Scaled quantiles (N, H, Q) of one width for all origins: the forecast, and the errors of validation at its step."""
     errors = (validation.truth - validation.forecast).numpy()
-    apart = np.sort(offsets_of(np.repeat(errors[:, :, None], len(LEVELS), 2), LEVELS), -1)
+    apart = np.sort(offsets_of(np.repeat(errors[:, :, None], len(LEVELS), 2), LEVELS, validation.spacing), -1)
     return test.forecast.numpy()[:, :, None] + apart
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 
 from models.batches import Batch, TensorBlocks, gather, in_order
@@ -15,9 +16,10 @@ from models.choice import best_mean
 from models.fit import fit
 from models.networks import FORMS, FitSettings, build_network, form_name, is_worth_trying, recipe
 from models.scaling import Scaler, ScalingSpec, fit_scale
-from models.series import Columns
+from models.series import DATE, Columns, without_part
 from models.windows import WindowSpec, usual_lookback
 from suite.panel import History, Panel
+from tasks.find_dates import EPOCH, Daily, explained_by_other_years
 from tasks.find_season import SAMPLED_SERIES, SAMPLED_STEPS, STEPS_A_SERIES, decide
 from tasks.ingest.calendar import usual_calendar, waves
 from tasks.ingest.timeline import season_of
@@ -80,8 +82,11 @@ class Scaled:
 
     def __init__(self, panel: Panel):
         self.panel = panel
-        calendar = usual_calendar(panel.frequency, panel.future)
+        steps = np.mean([len(one) for one in panel.series.values()])
+        calendar = usual_calendar(panel.frequency, steps, panel.future)
         self.columns = Columns(masked=panel.masked, past=panel.past, future=panel.future, calendar=calendar)
+        if DATE in calendar and explained_by_other_years(self.daily()) <= 0:
+            self.columns = without_part(self.columns, DATE)
         scales = {}
         for name, one in panel.series.items():
             num_training = panel.num_training(one)
@@ -91,6 +96,14 @@ class Scaled:
         self.rows = {
             name: torch.from_numpy(self.scaler.apply(name, self.raw(one))).contiguous() for name, one in panel.series.items()
         }
+
+    def daily(self) -> list[Daily]:
+        """The mean of the target over each day of the training rows."""
+        found = []
+        for one in self.panel.series.values():
+            held = pd.Series(one.target, one.stamps)[: self.panel.num_training(one)].resample("D").mean()
+            found.append((int((held.index[0].to_datetime64().astype("datetime64[D]") - EPOCH).astype(int)), held.to_numpy()))
+        return found
 
     def raw(self, one: History) -> np.ndarray:
         """Rows (R, C) in the order of `columns`, holes filled with the last value before them, as `mask` does."""

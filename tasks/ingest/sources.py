@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.errors import Fault, shortlist
-from models.series import Columns
+from models.series import Columns, clock_channels
 
 RESERVED = ("series_id", "timestamp", "target", "observed")
 USUAL_MARKERS = ("", "NA", "N/A", "n/a", "NaN", "NAN", "nan", "-NaN", "-nan", "NULL", "null", "None", "#N/A", "#NA", "<NA>")
@@ -64,8 +64,10 @@ class SourceSpec(BaseModel):
     past_covariates: tuple[str, ...] = Field((), description="columns known up to the origin only")
     static_covariates: tuple[str, ...] = Field((), description="columns that never change within a series")
     static_uri: str | None = Field(None, description="a second file, path or URL, a row a series, that has them")
-    calendar: tuple[Literal["hour", "weekday", "day_of_year"], ...] | None = Field(
-        None, description="future covariates from the local clock, each as sine and cosine; null: by frequency"
+    calendar: tuple[Literal["hour", "weekday", "day_of_year", "date"], ...] | None = Field(
+        None,
+        description="future covariates from the local clock: sine and cosine of each, of the date what is learned of single "
+        "days of the year; null: by frequency and length",
     )
     holidays: str | None = Field(None, description="future covariate: public holidays of a country, as AU or DE-BY")
 
@@ -158,7 +160,7 @@ def check_names(source: SourceSpec) -> None:
         raise Fault(
             f"source names {shortlist(twice)} more than once among timestamp, series_id, target and covariates; once is enough."
         )
-    made = [f"{name}_{wave}" for name in source.calendar or () for wave in ("sin", "cos")] + ["holiday"] * bool(source.holidays)
+    made = [channel for name in source.calendar or () for channel in clock_channels(name)] + ["holiday"] * bool(source.holidays)
     taken = [name for name in names if name in RESERVED or name in made]
     if taken:
         raise Fault(f"The covariate {taken[0]!r} has a name that the canonical table keeps for itself. Rename the column.")
