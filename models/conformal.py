@@ -9,6 +9,7 @@ Source: conformalised quantile regression, Romano, Patterson and Candes 2019; a 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,13 +47,27 @@ class Calibration(BaseModel):
     held_out: int  # steps at the end of each series that the networks were not trained on
     following: Following | None = None  # None: only the offsets follow, at one rate, as in the first bundles
 
-    def rolled(self, spacing: int) -> "Rolling":
-        """Quantiles as they go on from here, for origins `spacing` steps apart; as they are where they do not follow."""
+    def rolled(self, spacing: int, before: "Settled | None" = None) -> "Rolling":
+        """Quantiles as they go on from here, for origins `spacing` steps apart; as they are where they do not follow.
+
+        Args:
+            before: where earlier origins of the series have left them; None: where validation did.
+        """
         how = self.following
         if not (self.rolling and how):
-            return Rolling(np.array(self.offsets), self.levels, spacing, FLAT_RATE if self.rolling else 0.0)
+            offsets = np.array(before.offsets if before else self.offsets)
+            return Rolling(offsets, self.levels, spacing, FLAT_RATE if self.rolling else 0.0)
         rates = how.rate / delays(len(how.usual), spacing)[:, None]
-        return Rolling(np.array(how.offsets), self.levels, spacing, rates, Sizes(np.array(how.usual), how.half_life, spacing))
+        sizes = Sizes(np.array(how.usual), how.half_life, spacing, before.size if before else 1.0)
+        return Rolling(np.array(before.offsets if before else how.offsets), self.levels, spacing, rates, sizes)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Where the quantiles of one series stand, once the truth of all that was forecast is known."""
+
+    offsets: np.ndarray  # (H, Q)
+    size: float = 1.0  # of errors of late
 
 
 def widths(quantiles: np.ndarray) -> np.ndarray:
@@ -141,11 +156,11 @@ class Sizes:
     a mean in which an error counts half after `half_life` steps. Nothing is used before the origin has reached it.
     """
 
-    def __init__(self, usual: np.ndarray, half_life: float, spacing: int):
+    def __init__(self, usual: np.ndarray, half_life: float, spacing: int, size: float = 1.0):
         self.usual, self.kept = usual, 0.5 ** (spacing / half_life)
         self.delay, self.steps = delays(len(usual), spacing), np.arange(len(usual))
         self.waiting = np.full((self.delay[-1], len(usual)), np.nan)  # errors by origin, until they are due
-        self.size = 1.0
+        self.size = size
 
     def spread(self, quantiles: np.ndarray, target: np.ndarray, middle: int) -> np.ndarray:
         """Quantiles (N, H, Q) at N origins in turn, as far from the middle one as errors are large at that origin."""
@@ -190,6 +205,14 @@ class Rolling:
         self.delay, self.steps = delays(len(offsets), spacing), np.arange(len(offsets))
         self.moves = np.zeros((self.delay[-1], *offsets.shape))  # by origin, until they are due
         self.told = 0
+
+    def settled(self) -> Settled:
+        """Where they stand once all is known that was forecast: as if as many origins passed without a forecast."""
+        nothing = np.full((len(self.moves), *self.offsets.shape), np.nan)
+        self.offsets_at(nothing)
+        if self.sizes is not None:
+            self.sizes.follow(nothing[:, :, 0])
+        return Settled(self.offsets.copy(), self.sizes.size if self.sizes is not None else 1.0)
 
     def follow(self, quantiles: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Quantiles (N, H, Q) at N origins in turn, moved; targets (N, H) are only used once they are known.

@@ -1,10 +1,12 @@
 """Errors of many forecasts, added up piece by piece so that no backtest has to fit in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from models.conformal import Calibration, Rolling
+from models.conformal import Calibration, Rolling, Settled
+
+MOST_SETTLED = 1_000  # series whose quantiles go on from one fold to the next
 
 
 class StepErrors:
@@ -113,11 +115,18 @@ def central(levels: Sequence[float]) -> dict[str, tuple[int, int]]:
 class Sureness:
     """How well the quantiles of a model hold, fold by fold; nothing at all for a model without."""
 
-    def __init__(self, calibration: Calibration | None, spacing: int, horizon: int):
-        """`spacing` is the number of steps between origins."""
-        self.calibration, self.spacing = calibration, spacing
+    def __init__(
+        self, calibration: Calibration | None, spacing: int, horizon: int, before: Mapping[int, Settled] | None = None
+    ):
+        """`spacing` is the number of steps between origins.
+
+        Args:
+            before: where an earlier fold has left the quantiles of a series, by its number; others begin as calibrated.
+        """
+        self.calibration, self.spacing, self.before = calibration, spacing, before or {}
+        self.left: dict[int, Settled] = {}  # where this fold leaves them
         self.errors = QuantileErrors(calibration.levels, horizon) if calibration else None
-        self.rolled: dict[int, Rolling] = {}  # by series; each begins with what validation left
+        self.rolled: dict[int, Rolling] = {}  # by series
 
     def add(self, series: np.ndarray, quantiles: np.ndarray | None, truth: np.ndarray, seen: np.ndarray) -> None:
         """Add the quantiles (B, H, Q) of windows of the series (B,), one series after the other, oldest first."""
@@ -126,11 +135,19 @@ class Sureness:
         known, moved = np.where(seen, truth, np.nan), np.empty(quantiles.shape)
         for one in np.unique(series):
             if one not in self.rolled:
-                self.rolled[one] = self.calibration.rolled(self.spacing)
+                self.rolled[one] = self.calibration.rolled(self.spacing, self.before.get(int(one)))
             own = series == one
             moved[own] = self.rolled[one].follow(quantiles[own], known[own])
-        self.rolled = {int(series[-1]): self.rolled[series[-1]]}  # the only one that may go on in the next windows
+        self.settle(but=int(series[-1]))  # the only one that may go on in the next windows
         self.errors.add(moved, truth, seen)
+
+    def settle(self, but: int | None = None) -> dict[int, Settled]:
+        """Where the series stand that are over, all `but` one; of very many the first."""
+        for one in [one for one in self.rolled if one != but]:
+            rolling = self.rolled.pop(one)
+            if len(self.left) < MOST_SETTLED:
+                self.left[int(one)] = rolling.settled()
+        return self.left
 
     def score(self, steps: int) -> dict[str, float | None]:
         return self.errors.score(steps) if self.errors else {"crps": None, "wql": None}
@@ -138,9 +155,12 @@ class Sureness:
     def intervals(self) -> dict[str, dict]:
         return self.errors.intervals() if self.errors else {}
 
-    def bands(self, quantiles: np.ndarray | None, truth: np.ndarray, seen: np.ndarray) -> dict[str, list[list[float]]]:
+    def bands(
+        self, series: int, quantiles: np.ndarray | None, truth: np.ndarray, seen: np.ndarray
+    ) -> dict[str, list[list[float]]]:
         """The lower and upper bound of each central interval of one window, the last of these (N, H, Q) of a series."""
         if quantiles is None:
             return {}
-        own = self.calibration.rolled(self.spacing).follow(quantiles, np.where(seen, truth, np.nan))[-1]
+        rolling = self.calibration.rolled(self.spacing, self.before.get(series))
+        own = rolling.follow(quantiles, np.where(seen, truth, np.nan))[-1]
         return {name: [own[:, low].tolist(), own[:, high].tolist()] for name, (low, high) in self.errors.pairs.items()}

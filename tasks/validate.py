@@ -1,6 +1,6 @@
 """Backtest a model, or seasonal naive, from every origin of the validation and test folds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.batches import Batch, gather
 from models.bundle import Bundle, Description
-from models.conformal import FOLLOWED, Calibration
+from models.conformal import FOLLOWED, Calibration, Settled
 from models.errors import Fault
 from models.metrics import StepErrors, Sureness, score, score_steps
 from models.naive import seasonal_naive
@@ -107,7 +107,10 @@ def validate(
     bundle = read_bundle(store, model) if model else None
     if bundle:
         check_same_task(bundle.description, windows[0])
-    backtests = {fold: Backtest(cut, fold, windows[0], bundle).run(example_picks(model, fold)) for fold in SCORED_FOLDS}
+    backtests, before = {}, {}
+    for fold in SCORED_FOLDS:  # one after the other in time, so that quantiles go on as they do in a forecast
+        backtest = Backtest(cut, fold, windows[0], bundle, before)
+        backtests[fold], before = backtest.run(example_picks(model, fold)), backtest.settled()
     with store.draft(this_call()) as draft:
         draft.write_json("backtest.json", {fold: result["detail"] for fold, result in backtests.items()})
         return draft.commit(
@@ -144,14 +147,18 @@ def check_same_task(made_for: Description, windows: Windows) -> None:
 class Backtest:
     """Every window of one fold, forecast and scored."""
 
-    def __init__(self, cut: WindowSet, fold: str, about: Windows, bundle: Bundle | None):
+    def __init__(
+        self, cut: WindowSet, fold: str, about: Windows, bundle: Bundle | None, before: Mapping[str, Settled] | None = None
+    ):
+        """`before` says where the fold before has left the quantiles of series, by their names."""
         self.cut, self.blocks, self.about = cut, cut.fold(fold), about
         self.names = sorted({self.blocks.series_id(block) for block in range(len(self.blocks.cuts))})
         self.numbers = {name: number for number, name in enumerate(self.names)}
         self.model, self.naive = (Forecaster(one, cut, self.names) for one in (bundle, None))
         self.masked = cut.columns.masked
         self.every = -(-sum(self.blocks.num_windows) // MOST)
-        self.sureness = Sureness(self.model.calibration, self.blocks.stride * self.every, cut.windows.horizon)
+        begun = {self.numbers[name]: own for name, own in (before or {}).items() if name in self.numbers}
+        self.sureness = Sureness(self.model.calibration, self.blocks.stride * self.every, cut.windows.horizon, begun)
 
     @cached_property
     def clock(self) -> Clock:
@@ -194,6 +201,10 @@ class Backtest:
                 "intervals": self.sureness.intervals(),
             },
         }
+
+    def settled(self) -> dict[str, Settled]:
+        """Where this fold has left the quantiles of series, by their names."""
+        return {self.names[number]: own for number, own in self.sureness.settle().items()}
 
     def score_steps(self) -> list[int]:
         """Those of the calendar's season are always among them, so that a gate may name them whatever season is found."""
@@ -265,7 +276,7 @@ class Backtest:
             "truth": nullable(np.where(seen[-1], truth[-1], np.nan)),
             "forecast": forecast[-1].tolist(),
             "naive": self.naive.forecast(asked.rows[-1:], asked.series[-1:])[0][0].tolist(),
-            "intervals": self.sureness.bands(quantiles, truth, seen),
+            "intervals": self.sureness.bands(asked.series[-1], quantiles, truth, seen),
         }
 
     def local(self, stamps: np.ndarray) -> list[str]:

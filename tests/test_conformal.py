@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from models import metrics
 from models.conformal import (
     FLAT_RATE,
     LARGEST,
@@ -18,6 +19,7 @@ from models.conformal import (
     shifted,
     widths,
 )
+from models.metrics import Sureness
 
 LEVELS = (0.1, 0.5, 0.9)
 
@@ -216,6 +218,38 @@ def test_told_in_parts_or_at_once_quantiles_that_follow_are_the_same():
     parts = calibration.rolled(1)
     joined = np.concatenate([parts.follow(quantiles[own], truth[own]) for own in (slice(3), slice(3, 4), slice(4, 30))])
     assert np.array_equal(joined, calibration.rolled(1).follow(quantiles, truth))
+
+
+@pytest.mark.parametrize("spacing", [1, 2])
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_later_fold_goes_on_where_an_earlier_one_has_left_the_quantiles_of_each_series(spacing, follows):
+    quantiles, truth = normal_case(60, 4)
+    truth[30:] *= 3  # of a second series
+    series = np.repeat([0, 1], 30)
+    how = following_of(quantiles, truth, series, LEVELS, 6, spacing) if follows else None
+    calibration = calibration_of(np.zeros((4, 3)), how)
+    earlier = Sureness(calibration, spacing, 4)
+    for part in (slice(0, 20), slice(20, 60)):  # a series may go on in the next windows
+        earlier.add(series[part], quantiles[part], truth[part], np.ones((len(series[part]), 4), bool))
+    left = earlier.settle()
+    assert sorted(left) == [0, 1]
+    passing = -(-4 // spacing)  # origins until the truth of the last one's steps is known
+    for one in (0, 1):
+        own = slice(30 * one, 30 * one + 30)
+        at_once = calibration.rolled(spacing)
+        at_once.follow(quantiles[own], truth[own])
+        at_once.follow(np.repeat(quantiles[:1], passing, 0), np.full((passing, 4), np.nan))
+        later = calibration.rolled(spacing, left[one])
+        assert np.allclose(later.follow(quantiles[:9], truth[:9]), at_once.follow(quantiles[:9], truth[:9]))
+        assert not np.allclose(later.offsets, calibration.rolled(spacing).offsets)
+
+
+def test_of_very_many_series_the_first_go_on(monkeypatch):
+    monkeypatch.setattr(metrics, "MOST_SETTLED", 2)
+    quantiles, truth = normal_case(9, 2)
+    sure = Sureness(calibration_of(np.zeros((2, 3))), 1, 2)
+    sure.add(np.repeat([0, 1, 2], 3), quantiles, truth, np.ones((9, 2), bool))
+    assert sorted(sure.settle()) == [0, 1]
 
 
 def test_each_series_of_validation_is_followed_by_itself():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.conformal import HALF_LIVES, Calibration, following_of, offsets_of, scores
+from models.conformal import HALF_LIVES, Calibration, Settled, following_of, offsets_of, scores
 from models.metrics import QuantileErrors, Sureness
 from models.series import Columns
 from models.specs import QuantileSpec
@@ -51,12 +51,20 @@ def held_by(folds: Folds, columns: Columns, windows: WindowSpec, season: int) ->
             levels=LEVELS, offsets=offsets, rolling=rolling, num_windows=len(before), held_out=folds.held_out,
             following=following if rolling else None,
         )  # fmt: skip
-        sure = Sureness(calibration, folds.spacing, windows.horizon)
+        sure = Sureness(calibration, folds.spacing, windows.horizon, settled_by(calibration, folds.validation, before))
         sure.add(np.zeros(len(truth), int), quantiles, truth, ~np.isnan(truth))
         found[way] = sure.errors
     plain = QuantileErrors(LEVELS, windows.horizon)
     plain.add(folds.unscaled(plain_quantiles(folds.validation, folds.test)), truth, ~np.isnan(truth))
     return found | {PLAIN: plain}
+
+
+def settled_by(calibration: Calibration, seen: Forecasts, quantiles: np.ndarray) -> dict[int, Settled]:
+    """Where validation's windows leave quantiles (N, H, Q) that follow them."""
+    truth = seen.truth.numpy()
+    sure = Sureness(calibration, seen.spacing, truth.shape[1])
+    sure.add(np.zeros(len(truth), int), quantiles, np.nan_to_num(truth), ~np.isnan(truth))
+    return sure.settle()
 
 
 @torch.no_grad()
