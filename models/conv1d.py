@@ -15,7 +15,7 @@ from models.dropout import Dropout
 from models.errors import Fault
 from models.pooled_conv import PooledConv
 from models.products import LONGEST, is_symbolic, product
-from models.series import DATE, Columns, clock_channels
+from models.series import Columns
 from models.specs import ReferenceSpec, ResidualSpec
 from models.windows import WindowSpec
 
@@ -38,8 +38,7 @@ class ReferenceNet(nn.Module):
                 f"{spec.pool}; it takes {spec.kernel + spec.pool - 1} steps. Use a longer lookback."
             )
         # What was filled in is told by a channel that its own forecasts could not go on with; days are no quantities.
-        left_out = ("observed", *clock_channels(DATE))
-        self.seen = [at for at, name in enumerate(columns.names) if name not in left_out]
+        self.seen = [at for at, name in enumerate(columns.names) if name not in ("observed", *columns.numbers)]
         self.date_at = columns.date_at
         if columns.past:
             raise Fault(

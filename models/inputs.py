@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault, shortlist
-from models.series import DATE, Columns, clock_channels
+from models.series import Columns, clock_channels
 
 SPAN = 0.3  # share of all moments that a local regression looks at
 SHIFTS = 200  # of the target, to learn what chance gives
@@ -65,7 +65,7 @@ def candidates(columns: Columns, lookback: int, horizon: int, season: int) -> di
         seasons = [count * season - ahead for count in range(1, SEASONAL_LAGS + 1)] if season > 1 else []
         lags = sorted({lag for lag in (*grown, *seasons) if 0 <= lag < lookback})
         past = [Input(channel=name, lag=lag) for name in ("target", *columns.past) for lag in lags]
-        known = [name for name in columns.known[: len(columns.known) - len(columns.static)] if name not in clock_channels(DATE)]
+        known = [name for name in columns.known[: len(columns.known) - len(columns.static)] if name not in columns.numbers]
         found[ahead] = past + [Input(channel=name, lag=lag) for name in known for lag in (0, -ahead)]
     return found
 

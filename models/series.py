@@ -35,9 +35,14 @@ class Columns(BaseModel):
         return len(self.future) + 2 * self.calendar.index(DATE) if DATE in self.calendar else None
 
     @property
+    def numbers(self) -> tuple[str, ...]:
+        """The channels that are numbers of days, and no quantities."""
+        return clock_channels(DATE) if DATE in self.calendar else ()
+
+    @property
     def num_measured(self) -> int:
-        """How many channels known over the horizon are quantities, and no numbers of days."""
-        return len(self.known) - 2 * (DATE in self.calendar)
+        """How many channels known over the horizon are quantities."""
+        return len(self.known) - len(self.numbers)
 
     @property
     def past_only(self) -> tuple[str, ...]:

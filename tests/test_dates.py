@@ -158,6 +158,8 @@ def test_how_sure_a_forecast_is_does_not_hang_on_numbers_of_days():
 def test_numbers_of_days_are_no_candidates_and_can_be_named():
     channels = {one.channel for one in candidates(COLUMNS, 28, 7, 7)[1]}
     assert channels == {"target", "seen", "warm", "weekday_sin", "weekday_cos"}
+    theirs = Columns(future=("date_day",))  # a covariate of the user's own
+    assert "date_day" in {one.channel for one in candidates(theirs, 28, 7, 7)[1]}
     assert keep_channels(COLUMNS, ["date"]).calendar == keep_channels(COLUMNS, ["date_weekday"]).calendar == ("date",)
 
 
