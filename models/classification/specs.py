@@ -93,7 +93,7 @@ CLASSIFIERS = {
 RECIPES = {
     "reference": {"epochs": 50, "batch_size": 32, "learning_rate": 1e-3, "optimizer": "rmsprop", "keep": "last"},
     "residual": {
-        "epochs": 30,
+        "epochs": 40,
         "batch_size": 32,
         "learning_rate": 3e-3,
         "schedule": "one_cycle",
