@@ -107,10 +107,7 @@ def validate(
     bundle = read_bundle(store, model) if model else None
     if bundle:
         check_same_task(bundle.description, windows[0])
-    backtests, before = {}, {}
-    for fold in SCORED_FOLDS:  # one after the other in time, so that quantiles go on as they do in a forecast
-        backtest = Backtest(cut, fold, windows[0], bundle, before)
-        backtests[fold], before = backtest.run(example_picks(model, fold)), backtest.settled()
+    backtests = run_backtests(cut, windows[0], bundle)
     with store.draft(this_call()) as draft:
         draft.write_json("backtest.json", {fold: result["detail"] for fold, result in backtests.items()})
         return draft.commit(
@@ -122,11 +119,20 @@ def validate(
         )
 
 
+def run_backtests(cut: WindowSet, about: Windows, bundle: Bundle | None) -> dict[str, dict]:
+    """The backtest of each fold, one after the other in time, so that quantiles go on as they do in a forecast."""
+    found, before = {}, {}
+    for fold in SCORED_FOLDS:
+        backtest = Backtest(cut, fold, about, bundle, before)
+        found[fold], before = backtest.run(example_picks(bundle, fold)), backtest.settled()
+    return found
+
+
 def over_all_steps(intervals: dict[str, dict]) -> dict[str, Interval]:
     return {name: Interval(coverage=own["coverage"], width=own["width"]) for name, own in intervals.items()}
 
 
-def example_picks(model: Model | None, fold: str) -> dict[str, float]:
+def example_picks(model: Bundle | None, fold: str) -> dict[str, float]:
     """The origins a report shows, as quantiles of their error: only a model's, only on the test fold."""
     return {"good": 0.1, "median": 0.5, "worst": 1.0} if model and fold == "test" else {}
 

@@ -12,7 +12,7 @@ from models.series import Columns, SeriesFacts
 from models.specs import QuantileSpec, ResidualSpec
 from models.windows import FoldSpec, WindowSpec
 from tasks.calibrate import forecast_fold, with_quantiles
-from tasks.validate import Backtest
+from tasks.validate import Backtest, run_backtests
 from tasks.windows.task import Windows
 
 CUT, FOLDS = WindowSpec(lookback=8, horizon=3), FoldSpec(validation=300, test=400)
@@ -43,12 +43,15 @@ def backtest(cut, bundle):
     return opened(cut, bundle).run({"worst": 1.0})
 
 
-def opened(cut, bundle):
-    windows = Windows(
+def about_windows(cut):
+    return Windows(
         step="materialise_windows", key="k", digest="d", windows=CUT, columns=cut.columns, frequency="h", timezone="UTC",
         num_series=1, num_windows=1,
     )  # fmt: skip
-    return Backtest(cut, "test", windows, bundle)
+
+
+def opened(cut, bundle, fold="test", before=None):
+    return Backtest(cut, fold, about_windows(cut), bundle, before)
 
 
 def test_calibrated_intervals_cover_what_they_say_on_the_test_fold(tmp_path):
@@ -110,6 +113,28 @@ def test_each_series_rolls_for_itself_whatever_lies_beside_it(tmp_path):
         single = window_set(folder, cut.columns, {name: own}, CUT, FOLDS, season=2, scaler=cut.scaler.only([name]))
         one_by_one.append(backtest(single, sure)["detail"]["intervals"]["80"]["coverage_by_step"])
     assert together == pytest.approx(np.mean(one_by_one, 0))
+
+
+def test_the_test_fold_goes_on_where_validation_has_left_the_quantiles_of_each_series(tmp_path):
+    rows = {"a": waves(), "b": waves(seed=1)}
+    rows["b"][-FOLDS.test - FOLDS.validation :] += np.random.default_rng(2).normal(0, 4, (FOLDS.test + FOLDS.validation, 1))
+    cut, bundle = untrained(tmp_path, rows=rows)
+    sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS), FOLDS)
+    found, validation = run_backtests(cut, about_windows(cut), sure), opened(cut, sure, "validation")
+    assert found["validation"] == validation.run({})
+    left = validation.settled()
+    assert sorted(left) == ["a", "b"]
+    assert left["a"].size < left["b"].size
+    picks = {"good": 0.1, "median": 0.5, "worst": 1.0}
+    assert found["test"] == opened(cut, sure, before=left).run(picks)
+    afresh = opened(cut, sure).run(picks)
+    assert found["test"]["scores"]["1"]["mae"] == afresh["scores"]["1"]["mae"]
+    assert found["test"]["detail"]["intervals"] != afresh["detail"]["intervals"]
+    for one, other in zip(found["test"]["detail"]["examples"], afresh["detail"]["examples"], strict=True):
+        assert one["stamps"] == other["stamps"]
+        assert one["intervals"] != other["intervals"]
+    only_a = {name: own for name, own in left.items() if name == "a"}
+    assert found["test"]["detail"]["intervals"] != opened(cut, sure, before=only_a).run({})["detail"]["intervals"]
 
 
 def test_the_same_model_is_calibrated_to_the_same_bytes(tmp_path):
