@@ -10,7 +10,7 @@ from models.errors import Fault
 from models.inputs import keep_channels
 from models.series import DATE, Columns, without_part
 from models.windows import WindowSettings, WindowSpec
-from tasks.find_dates import Dates, find_dates
+from tasks.find_dates import DatesFound, find_dates
 from tasks.find_season import Season, describe_season, find_season
 from tasks.ingest.calendar import calendar_of, usual_calendar
 from tasks.ingest.chunks import Chunk, take_stock
@@ -266,7 +266,7 @@ def season_for(spec: PipelineSpec, got: Ingested, store: Store) -> GivenSeason |
     return find_season(got.series, got.columns.masked, spec.folds, got.overview.frequency, store)
 
 
-def dates_for(spec: PipelineSpec, got: Ingested, store: Store) -> Dates | Unknown | None:
+def dates_for(spec: PipelineSpec, got: Ingested, store: Store) -> DatesFound | Unknown | None:
     """Whether single days of the year are worth learning of, where the spec leaves it open and there are years enough."""
     if spec.source.calendar is not None or DATE not in got.columns.calendar:
         return None

@@ -25,7 +25,7 @@ EPOCH = np.datetime64("1970-01-01", "D")
 Daily = tuple[int, np.ndarray]  # days from 1970 to the first, and a value a day (D,), NaN where there is none
 
 
-class Dates(Receipt):
+class DatesFound(Receipt):
     """`dates.json`: the share of how days differ from those around them that other years tell."""
 
     explained: float  # of the squares; below 0 where other years only mislead
@@ -36,14 +36,14 @@ class Dates(Receipt):
 
 
 @step(libraries=("numpy", "pandas", "pyarrow", "tzdata"))
-def find_dates(series: list[Series], masked: bool, folds: FoldSpec, timezone: str, store: Store) -> Dates:
+def find_dates(series: list[Series], masked: bool, folds: FoldSpec, timezone: str, store: Store) -> DatesFound:
     """Hold the days of the steps to train on against the same dates of other years, in some of the series."""
     share = explained_by_other_years(daily_means(series, masked, folds, timezone, store))
     much = f"explain {share:.0%}, so networks learn of single days" if share > 0 else "explain nothing"
     say(f"dates: of how a day differs from those around it, other years {much}")
     with store.draft(this_call()) as draft:
         draft.write_json("dates.json", {"explained": share})
-        return draft.commit(Dates, explained=share)
+        return draft.commit(DatesFound, explained=share)
 
 
 def daily_means(series: list[Series], masked: bool, folds: FoldSpec, timezone: str, store: Store) -> list[Daily]:
@@ -71,9 +71,9 @@ def daily_sums(local: np.ndarray, values: np.ndarray) -> tuple[int, np.ndarray, 
 
 
 def merged(parts: list[tuple[int, np.ndarray, np.ndarray]]) -> Daily:
-    """The daily means of one series, of parts that may share a day."""
-    first = min(one for one, _, _ in parts)
-    last = max(one + len(sums) for one, sums, _ in parts)
+    """The mean of each day, of sums and counts that may begin at different days and share some."""
+    first = min((one for one, _, _ in parts), default=0)
+    last = max((one + len(sums) for one, sums, _ in parts), default=0)
     total, count = np.zeros(last - first), np.zeros(last - first)
     for begin, sums, counts in parts:
         place = slice(begin - first, begin - first + len(sums))
@@ -102,13 +102,7 @@ def explained_by_other_years(daily: list[Daily]) -> float:
 def mean_deviations(daily: list[Daily]) -> Daily:
     """How far each day lies from those of the same weekday around it, in standard deviations, on average over series."""
     held = [(first, deviations(values)) for first, values in daily]
-    begin, end = min((one for one, _ in held), default=0), max((one + len(own) for one, own in held), default=0)
-    total, count = np.zeros(end - begin), np.zeros(end - begin)
-    for first, own in held:
-        place = slice(first - begin, first - begin + len(own))
-        total[place] += np.nan_to_num(own)
-        count[place] += ~np.isnan(own)
-    return begin, np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return merged([(first, np.nan_to_num(own), (~np.isnan(own)).astype(int)) for first, own in held])
 
 
 def deviations(values: np.ndarray) -> np.ndarray:

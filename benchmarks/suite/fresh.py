@@ -6,7 +6,7 @@ On `trains` and `births`, without their last tenth, dates in the calendar were s
 import numpy as np
 import pandas as pd
 
-from suite.packaged import fetch
+from suite.packaged import by_column, fetch
 from suite.panel import Panel, history
 
 TEAMS = ["Blackhawks_Home", "Bulls_Home", "Bears_Home", "WhiteSox_Home", "Cubs_Home"]
@@ -70,8 +70,7 @@ def visits() -> Panel:
 def exchange() -> Panel:
     """Four exchange rates against the dollar."""
     frame = fetch("Ecdat", "Garch")
-    stamps = pd.bdate_range("1980-01-02", periods=len(frame))
-    series = {name: history(stamps, frame[name]) for name in ("dm", "bp", "cd", "sf")}
+    series = by_column(frame, pd.bdate_range("1980-01-02", periods=len(frame)), ("dm", "bp", "cd", "sf"))
     return Panel("exchange", "four daily exchange rates", "B", 5, 10, series)
 
 
@@ -96,8 +95,7 @@ def months() -> Panel:
 
 def nights() -> Panel:
     frame = fetch("fpp2", "visnights").drop(columns="rownames")
-    stamps = pd.date_range("1998-01-01", periods=len(frame), freq="QS")
-    series = {name: history(stamps, frame[name]) for name in frame}
+    series = by_column(frame, pd.date_range("1998-01-01", periods=len(frame), freq="QS"), frame)
     return Panel("nights", f"quarterly visitor nights in {len(series)} regions, 19 years", "QS", 4, 4, series)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
 
 from models.batches import Batch, TensorBlocks, gather, in_order
@@ -19,7 +18,7 @@ from models.scaling import Scaler, ScalingSpec, fit_scale
 from models.series import DATE, Columns, without_part
 from models.windows import WindowSpec, usual_lookback
 from suite.panel import History, Panel
-from tasks.find_dates import EPOCH, Daily, explained_by_other_years
+from tasks.find_dates import Daily, daily_sums, explained_by_other_years, merged
 from tasks.find_season import SAMPLED_SERIES, SAMPLED_STEPS, STEPS_A_SERIES, decide
 from tasks.ingest.calendar import usual_calendar, waves
 from tasks.ingest.timeline import season_of
@@ -101,8 +100,9 @@ class Scaled:
         """The mean of the target over each day of the training rows."""
         found = []
         for one in self.panel.series.values():
-            held = pd.Series(one.target, one.stamps)[: self.panel.num_training(one)].resample("D").mean()
-            found.append((int((held.index[0].to_datetime64().astype("datetime64[D]") - EPOCH).astype(int)), held.to_numpy()))
+            target = one.target[: self.panel.num_training(one)]
+            seen = np.flatnonzero(~np.isnan(target))
+            found.append(merged([daily_sums(one.stamps.as_unit("us").asi8[seen], target[seen])]))
         return found
 
     def raw(self, one: History) -> np.ndarray:

