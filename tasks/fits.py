@@ -31,7 +31,7 @@ from tasks.progress import listener, progress, say
 from tasks.storage import Store
 from tasks.watching import Stopped, notice, watch
 
-OPTIMISER_STEPS, FEATURE_STEPS = 500, 1 << 30  # of a net, and of a rocket: features times steps of cases; some seconds each
+OPTIMISER_STEPS, FEATURE_STEPS = 500, 1 << 33  # of a net, and of a rocket: features times steps of cases; some seconds each
 
 
 class Job(BaseModel):

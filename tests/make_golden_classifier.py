@@ -30,6 +30,8 @@ KINDS = {
     "residual": (RESIDUAL,),
     "residual-masked": (RESIDUAL,),
     "residual-long": (RESIDUAL,),
+    "residual-smooth": (RESIDUAL,),  # made when bundles did not say yet how many steps are taken at a time
+    "residual-strides": (RESIDUAL,),
     "rocket": (ROCKET,),
     "blend": (RESIDUAL, ROCKET, REFERENCE),
 }
@@ -37,10 +39,12 @@ KINDS = {
 
 def small_cases(kind: str, num_cases: int = 8) -> Cases:
     """Cases of unequal length, two channels, two classes; some values missing, or more steps than a net looks at at once."""
-    draw = np.random.default_rng(0)
-    lengths = draw.integers(6, 12, num_cases) + 600 * (kind == "residual-long")
+    draw, more = np.random.default_rng(0), {"residual-long": 600, "residual-smooth": 765, "residual-strides": 765}
+    lengths = draw.integers(6, 12, num_cases) + more.get(kind, 0)
     labels = np.arange(num_cases) % 2
     rows = draw.normal(np.repeat(labels, lengths)[:, None] * 1.5, 1, (lengths.sum(), 2)).astype(np.float32)
+    if kind in ("residual-smooth", "residual-strides"):
+        rows = np.sin(np.cumsum(rows, 0) / 40).astype(np.float32)
     if kind == "residual-masked":
         rows[2::7, 0] = np.nan
     return Cases(rows, np.cumsum(lengths) - lengths, lengths, labels)

@@ -41,6 +41,19 @@ def test_help_imports_neither_prefect_nor_torch():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [({}, ["PASSIVE", "2000"]), ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", None]), ({"GOMP_SPINCOUNT": "7"}, [None, "7"])],
+)
+def test_threads_wait_politely_unless_the_environment_says_how(given, then):
+    names = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]
+    code = "import os, sys; sys.argv = ['convcast', '--help']\nfrom flows.cli import main\n"
+    code += f"try: main()\nexcept SystemExit: pass\nprint([os.environ.get(name) for name in {names}])"
+    left = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=left | given)
+    assert done.stdout.splitlines()[-1] == str(then)
+
+
 def without(frame, row):
     return frame.drop(index=row)
 

@@ -10,10 +10,9 @@ from models.classification.augment import vary
 from models.classification.cases import Cases
 from models.classification.layout import SideBySide, end_to_end
 from models.classification.rocket import Rocket
-from models.classification.scaling import Standard, inside, thinned
+from models.classification.scaling import LONG, Standard, inside, thinned
 from models.classification.specs import ClassifierSpec, ReferenceClassifierSpec, ResidualClassifierSpec, Shape
 
-LONGEST = 512  # steps that a residual net works on; longer cases are taken several steps at a time
 HALVED = 96  # steps from which on the next block sees every other one
 NEAR, FAR = 3, 19  # steps to either side that the widest convolution of a block, and of the stem, looks at
 
@@ -112,8 +111,8 @@ class Block(nn.Module):
 class ResidualClassifier(nn.Module):
     """Residual convolutions over values and their differences, averaged over the steps of a case.
 
-    Cases of more than 512 steps are first taken several steps at a time by two convolutions of different widths. Where
-    neighbouring steps differ much, the largest of each channel is looked at beside the mean.
+    Cases of more than 512 steps are first taken several steps at a time by two convolutions of different widths, smooth ones
+    more than rough ones. Where neighbouring steps differ much, the largest of each channel is looked at beside the mean.
     """
 
     smoothing = 0.1
@@ -123,7 +122,7 @@ class ResidualClassifier(nn.Module):
         self.scale, self.augment, self.smooth = Standard(shape), spec.augment, not shape.rough
         width, num_in = spec.channels, self.scale.num_channels + self.scale.num_values
         self.register_buffer("steepness", torch.ones(self.scale.num_values, 1))  # makes differences as large as values
-        self.stride = math.ceil(shape.longest / LONGEST)
+        self.stride = shape.stride or math.ceil(shape.longest / LONG)  # as it was before bundles said so
         self.stem = self.stem_norm = None
         if self.stride > 1:
             half = max(1, width // 2)

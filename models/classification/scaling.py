@@ -12,6 +12,7 @@ SMOOTH = 4.0  # a series whose steps are so many times smaller than its spread c
 TENFOLD = 10.0  # cases whose spread differs by more are also shown with their own taken out
 MANY = 2_520  # cases from which on a rocket takes fewer features, so that its ridge can be solved
 ASKED = 5_000  # cases at most that a scale is learned from
+LONG, SMOOTHED = 512, 384  # steps from which on a net takes several at a time; what they become of a smooth series
 FLOOR = 1e-3  # of a channel's spread, below which that of a case counts as none
 
 
@@ -24,16 +25,18 @@ def shape_of(cases: Cases, num_classes: int) -> Shape:
     alike = np.abs(centres - mean).max() < 0.02 * std.max() and np.abs(spreads / std - 1).max() < 0.1
     ratio = (np.quantile(spreads, 0.9, axis=0) / (np.quantile(spreads, 0.1, axis=0) + FLOOR * std)).max()
     roughness = [(nanstd(one) / (nanstd(np.diff(one, axis=0)) + 1e-9)).mean() for one in values if len(one) > 2]
+    longest, rough = int(cases.lengths.max()), bool(not roughness or np.median(roughness) < SMOOTH)
     return Shape(
         num_channels=cases.num_channels,
         num_classes=num_classes,
-        longest=int(cases.lengths.max()),
+        longest=longest,
         usual=int(np.median(cases.lengths)),
         masked=any(np.isnan(cases.values(case)).any() for case in range(len(cases))),
-        rough=bool(not roughness or np.median(roughness) < SMOOTH),
+        rough=rough,
         rescaled=bool(not alike and ratio > TENFOLD),
         alike=bool(alike),
         many=len(cases) > MANY,
+        stride=1 if longest <= LONG else -(-longest // (LONG if rough else SMOOTHED)),
     )
 
 
