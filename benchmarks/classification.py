@@ -1,8 +1,8 @@
 """How good classifiers are on labelled series, and how long they take, each set on the split its makers gave it.
 
 A set is a Parquet file in long form: split, case, step, label and channels dim_*. For each seed the residual net and the
-rocket are fitted on all training cases and cross-validated within them; the cross-validation alone chooses one of them or
-the blend of both, and sets the temperatures. That is what `kind: auto` does. Test cases are asked once, in the end, and
+rocket are fitted on all training cases and cross-validated within them; the cross-validation alone says by which shares they
+are blended, and sets the temperatures. That is what `kind: auto` does. Test cases are asked once, in the end, and
 decide nothing. The reference net is fitted beside them and takes no part in the choice.
 
 With --resamples, training and test cases are pooled and drawn anew that often, as many of each class to train on as the
@@ -12,7 +12,8 @@ With --speed, one epoch of the residual net is timed on a set against a plain lo
 (Wang et al. 2017: 128, 256 and 128 channels, kernels 8, 5 and 3) fed by a DataLoader.
 
 How to read it: means over seeds, +- one standard deviation. log-loss: as trained, then with the temperature and
-the doubt that cross-validation set. seconds: all that a seed takes, cross-validation included; "chosen" is the sum of both.
+the doubt that cross-validation set. seconds: all that a seed takes, cross-validation included; "chosen" is the blend, whose
+seconds are the sum of both, and behind it the shares.
 
     python benchmarks/classification.py --data FOLDER [--seeds 5] [--resamples 30] [--only ArrowHead ...] [--processes 2]
 """
@@ -68,7 +69,7 @@ class Score:
     plain_loss: float  # log-loss as trained
     log_loss: float  # with the temperature that cross-validation set
     seconds: float
-    made_of: str = ""  # of what was chosen, its members
+    made_of: tuple[float, ...] = ()  # of what was chosen, the share of each form
 
 
 def read_split(path: Path) -> Split:
@@ -112,7 +113,7 @@ def asked(spec: ClassifierSpec, split: Split, weights: dict[str, torch.Tensor]) 
     return log_softmax(predict(module.eval(), split.test))
 
 
-def score(said: list[np.ndarray], blend: Blend, labels: np.ndarray, seconds: float, made_of: str = "") -> Score:
+def score(said: list[np.ndarray], blend: Blend, labels: np.ndarray, seconds: float, made_of: tuple[float, ...] = ()) -> Score:
     plain = blend.model_copy(update={"temperatures": (1.0,) * len(said), "temperature": 1.0, "doubt": 0.0})
     after, before = (
         class_scores(probabilities, labels, decide(probabilities))
@@ -137,7 +138,8 @@ def compare(split: Split, seed: int) -> dict[str, Score]:
         found[spec.kind] = score([own], blend, labels, time.perf_counter() - began)
     choice = choose_members(held, split.train.labels)
     seconds = sum(found[spec.kind].seconds for spec in FORMS)
-    made_of = " + ".join(FORMS[at].kind for at in choice.chosen)
+    shares = dict(zip(choice.chosen, choice.blend.weights, strict=True))
+    made_of = tuple(shares.get(at, 0.0) for at in range(len(FORMS)))
     found["chosen"] = score([said[at] for at in choice.chosen], choice.blend, labels, seconds, made_of)
     return found
 
@@ -156,8 +158,8 @@ def show(title: str, runs: list[dict[str, Score]]) -> None:
     print(title)
     for kind in KINDS:
         scores = [run[kind] for run in runs]
-        names = [one.made_of for one in scores]
-        mixed = ", ".join(f"{names.count(name)} x {name}" for name in sorted(set(names))) if kind == "chosen" else ""
+        shares = np.mean([one.made_of for one in scores], 0) if kind == "chosen" else []
+        mixed = ", ".join(f"{100 * share:.0f} % {form.kind}" for form, share in zip(FORMS, shares, strict=False))
         if kind == "reference":
             loss = f"{np.mean([one.plain_loss for one in scores]):.3f}"
         else:

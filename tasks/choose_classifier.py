@@ -1,4 +1,4 @@
-"""Of several trained classifiers the one, or the blend of all, that is best on cases held out."""
+"""Of several trained classifiers the blend that cases held out speak for."""
 
 import numpy as np
 
@@ -29,19 +29,20 @@ def choose_classifier(tried: list[ClassModel], labelled: Labelled, folds: CaseFo
     logits = [read_held_out(store, model).logits[0] for model in tried]
     choice = choose_members(logits, data.cases.labels[data.validated])
     names = [form_name(bundle.description.members[0].network) for bundle in bundles]
-    say("chosen on cases held out: " + " and ".join(names[at] for at in choice.chosen))
+    shares = dict(zip(choice.chosen, choice.blend.weights, strict=True))
+    say("chosen on cases held out: " + " and ".join(f"{100 * share:.0f} % {names[at]}" for at, share in shares.items()))
     members = tuple(bundles[at].description.members[0] for at in choice.chosen)
     about = bundles[0].description.model_copy(update={"members": members, "blend": choice.blend})
     bundle = Classifier(about, [bundles[at].weights[0] for at in choice.chosen])
-    sizes = [*(model.num_parameters for model in tried), sum(model.num_parameters for model in tried)]
-    every = tuple(range(len(tried)))
+    sizes = [*(model.num_parameters for model in tried), num_parameters(bundle)]
     forms = tuple(
         ClassForm(
             name=name, num_parameters=size, log_loss=none_for_nan(loss), accuracy=none_for_nan(accuracy),
-            chosen=choice.chosen == members,
+            chosen=share > 0, share=share,
         )
-        for name, size, loss, accuracy, members in zip(
-            [*names, "blend of all"], sizes, choice.losses, choice.accuracies, [*((at,) for at in every), every], strict=True
+        for name, size, loss, accuracy, share in zip(
+            [*names, "together"], sizes, choice.losses, choice.accuracies,
+            [*(shares.get(at, 0.0) for at in range(len(tried))), 1.0], strict=True,
         )
     )  # fmt: skip
     curves = [curve for model in tried for curve in store.read_json(model, "history.json")["curves"]]

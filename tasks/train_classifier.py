@@ -37,7 +37,7 @@ from tasks.watching import watch
 
 
 class ClassForm(BaseModel):
-    """One of the forms that a classifier was chosen from, or the blend of all."""
+    """One of the forms that a classifier was chosen from, or what was chosen of them together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,6 +46,7 @@ class ClassForm(BaseModel):
     log_loss: float | None  # on cases held out; None where there were none
     accuracy: float | None
     chosen: bool
+    share: float | None = None  # of the blend; None in what was stored when a form was taken alone or all were in equal parts
 
 
 class ClassModel(Receipt):

@@ -1,9 +1,18 @@
-"""Which of several classifiers, or the blend of all, held-out cases speak for, and how sure it is."""
+"""Which blend of several classifiers held-out cases speak for, and how sure it is."""
 
 import numpy as np
 import pytest
 
-from models.classification.choice import Blend, choose_members, fit_temperature, losses_of, parts_of, softmax
+from models.classification.choice import (
+    PRIOR,
+    Blend,
+    choose_members,
+    fit_shares,
+    fit_temperature,
+    losses_of,
+    parts_of,
+    softmax,
+)
 
 
 def said_by(truth: np.ndarray, right: float, sure: float, seed: int) -> np.ndarray:
@@ -43,32 +52,61 @@ def test_with_two_cases_a_class_one_of_them_is_always_left_to_learn_from():
         assert set(labels[parts != part]) == set(range(52))
 
 
-def test_a_member_that_is_clearly_better_is_chosen_alone(truth):
-    choice = choose_members([said_by(truth, 0.99, 4, 1), said_by(truth, 0.7, 4, 2)], truth)
+def test_a_member_beside_which_another_has_next_to_no_share_is_left_alone(truth):
+    choice = choose_members([said_by(truth, 0.99, 4, 1), said_by(truth, 0.5, 4, 2)], truth)
     assert choice.chosen == (0,)
     assert choice.blend.weights == (1.0,)
-    assert choice.losses[0] < choice.losses[2] < choice.losses[1]
-    assert choice.accuracies[0] == pytest.approx(0.99, abs=0.01)
+    assert choice.losses[0] == choice.losses[2] < choice.losses[1]
+    assert choice.accuracies[0] == choice.accuracies[2] == pytest.approx(0.99, abs=0.01)
 
 
-def test_members_that_are_equally_good_are_blended(truth):
+def test_members_that_are_equally_good_have_like_shares_and_are_better_together(truth):
     choice = choose_members([said_by(truth, 0.85, 2, 1), said_by(truth, 0.85, 2, 2)], truth)
     assert choice.chosen == (0, 1)
-    assert choice.blend.weights == (0.5, 0.5)
+    assert choice.blend.weights == pytest.approx((0.5, 0.5), abs=0.1)
     assert choice.losses[2] < min(choice.losses[:2])
 
 
-def test_few_cases_do_not_speak_against_the_blend():
+def test_the_better_member_has_the_larger_share_and_few_cases_say_little(truth):
+    better, worse = said_by(truth, 0.9, 2, 1), said_by(truth, 0.75, 2, 2)
+    of_many = choose_members([worse, better], truth).blend.weights
+    of_few = choose_members([worse[:12], better[:12]], truth[:12]).blend.weights
+    assert sum(of_many) == pytest.approx(1)
+    assert of_many[0] < 0.35
+    assert of_few == pytest.approx((0.5, 0.5), abs=0.1)
+
+
+def test_shares_make_the_labels_most_likely_beside_a_belief_in_every_member(truth):
+    rng = np.random.default_rng(3)
+    right = [rng.uniform(0.3, 0.9, len(truth)), rng.uniform(0.1, 0.95, len(truth))]
+    said = [np.where(truth[:, None] == np.arange(2), one[:, None], 1 - one[:, None]) for one in right]
+    grid = np.linspace(0.001, 0.999, 999)
+    likely = [np.log(at * right[0] + (1 - at) * right[1]).sum() + PRIOR * np.log(at * (1 - at)) for at in grid]
+    assert fit_shares(said, truth)[0] == pytest.approx(grid[np.argmax(likely)], abs=0.002)
+
+
+def test_a_member_of_next_to_no_share_is_left_out_and_the_others_share_it(truth):
+    good, also = said_by(truth, 0.9, 2, 1), said_by(truth, 0.9, 2, 2)
+    choice = choose_members([good, -good, also], truth)
+    assert choice.chosen == (0, 2)
+    assert choice.blend == choose_members([good, also], truth).blend
+    assert len(choice.losses) == 4
+
+
+def test_few_cases_speak_against_no_member():
     few = np.array([0, 1, 0, 1])
     better = np.array([[1.0, 0], [0, 1], [1, 0], [0, 0.2]])
     worse = np.array([[1.0, 0], [0, 1], [0, 0.1], [0, 0.3]])
-    assert choose_members([better, worse], few).chosen == (0, 1)
+    choice = choose_members([better, worse], few)
+    assert choice.chosen == (0, 1)
+    assert choice.blend.weights == pytest.approx((0.5, 0.5), abs=0.1)
 
 
 def test_without_a_case_held_out_the_choice_is_the_blend_as_it_is():
     none = np.full((3, 2), np.nan)
     choice = choose_members([none, none], np.array([0, 1, 1]))
     assert choice.chosen == (0, 1)
+    assert choice.blend.weights == (0.5, 0.5)
     assert choice.blend.temperatures == (1.0, 1.0)
     assert np.isnan(choice.losses).all()
 

@@ -1,4 +1,4 @@
-"""Of several classifiers the one, or the blend, that is best on cases held out, and how sure it may say it is.
+"""Of several classifiers the blend that is best on cases held out, and how sure it may say it is.
 
 Axes in names: M members, N cases, K classes.
 """
@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from models.classification.metrics import SMALLEST
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.1), np.log(10), 121))
-PRIOR = 4.0  # cases' worth of belief that a temperature is 1: of few cases, little is learned
-DOUBT = 1.0  # standard errors by which a single member has to be better than the blend
+PRIOR = 4.0  # cases' worth of belief that a temperature is 1, and in each member: of few cases, little is learned
+LEAST = 0.05  # share of a blend below which a member is not worth asking
+STEPS, SETTLED = 1_000, 1e-6  # at most, in which shares are found; change of a share from which on they are
 
 
 class Blend(BaseModel):
@@ -38,7 +39,7 @@ def doubted(probabilities: np.ndarray, doubt: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and the log-loss on cases held out of every candidate: each member, then all of them together."""
+    """What was chosen, and how good on cases held out each member is, then what was chosen of several."""
 
     chosen: tuple[int, ...]
     blend: Blend  # over those that were chosen
@@ -47,10 +48,7 @@ class Choice:
 
 
 def choose_members(logits: list[np.ndarray], labels: np.ndarray) -> Choice:
-    """The best single member where held-out cases show it clearly, else the blend of all.
-
-    A member is clearly better where its log-loss is lower than the blend's by more than the standard error of the difference
-    over cases. Of few cases that is seldom so, and a mean of different models seldom does much worse than the best of them.
+    """All members in one blend, by shares that held-out cases speak for; those of next to no share are left out.
 
     Args:
         logits: M times (N, K), of cases that the member had not learned from; rows of NaN where there is no such.
@@ -58,36 +56,47 @@ def choose_members(logits: list[np.ndarray], labels: np.ndarray) -> Choice:
     """
     asked = ~np.isnan(np.stack([one[:, 0] for one in logits])).any(0)
     held, truth = [one[asked] for one in logits], labels[asked]
-    every = tuple(range(len(held)))
-    candidates = [(member,) for member in every] + ([every] if len(every) > 1 else [])
+    chosen = tuple(at for at, share in enumerate(fit_blend(held, truth).weights) if share >= LEAST)
+    candidates = [(member,) for member in range(len(held))] + ([chosen] if len(held) > 1 else [])
     blends = [fit_blend([held[at] for at in members], truth) for members in candidates]
     made = [blend.probabilities([held[at] for at in members]) for members, blend in zip(candidates, blends, strict=True)]
-    losses = [losses_of(one, truth) for one in made]
-    best = len(candidates) - 1
-    for at in sorted(range(len(every)), key=lambda at: losses[at].mean() if len(truth) else 0.0):
-        gain = losses[best] - losses[at]
-        if len(every) > 1 and len(truth) > 1 and gain.mean() > DOUBT * gain.std(ddof=1) / np.sqrt(len(gain)):
-            best = at
-            break
     return Choice(
-        chosen=candidates[best], blend=blends[best],
-        losses=tuple(float(one.mean()) if len(one) else float("nan") for one in losses),
+        chosen=chosen, blend=blends[-1],
+        losses=tuple(float(losses_of(one, truth).mean()) if len(truth) else float("nan") for one in made),
         accuracies=tuple(float((one.argmax(1) == truth).mean()) if len(truth) else float("nan") for one in made),
     )  # fmt: skip
 
 
 def fit_blend(logits: list[np.ndarray], labels: np.ndarray) -> Blend:
-    """Members in equal parts, each at the temperature that suits it, and all of them together at one more.
+    """Members by their shares, each at the temperature that suits it, and all of them together at one more.
 
     Doubt is what the rule of succession leaves after so many cases without a mistake.
     """
     doubt = 1 / (len(labels) + 2)
     heats = tuple(fit_temperature(one, labels, doubt) for one in logits)
-    plain = Blend(weights=(1 / len(logits),) * len(logits), temperatures=heats, temperature=1.0, doubt=0.0)
+    shares = fit_shares([softmax(one, heat) for one, heat in zip(logits, heats, strict=True)], labels)
+    plain = Blend(weights=shares, temperatures=heats, temperature=1.0, doubt=0.0)
     if len(logits) == 1 or not len(labels):
         return plain.model_copy(update={"doubt": doubt})
     together = np.log(np.maximum(plain.probabilities(logits), 1e-30))
     return plain.model_copy(update={"temperature": fit_temperature(together, labels, doubt), "doubt": doubt})
+
+
+def fit_shares(probabilities: list[np.ndarray], labels: np.ndarray) -> tuple[float, ...]:
+    """The share of each member with which M times (N, K) probabilities make labels most likely, near equal of few cases.
+
+    A mixture whose parts are known: expectation and maximisation (Dempster et al. 1977) in turn, with `PRIOR` cases' worth of
+    belief in each member.
+    """
+    cases, count = np.arange(len(labels)), len(probabilities)
+    right = np.maximum(np.stack([one[cases, labels] for one in probabilities], 1), SMALLEST)  # (N, M)
+    shares = np.full(count, 1 / count)
+    for _ in range(STEPS):
+        owed = shares * right
+        before, shares = shares, ((owed / owed.sum(1, keepdims=True)).sum(0) + PRIOR) / (len(labels) + count * PRIOR)
+        if np.abs(shares - before).max() < SETTLED:
+            break
+    return tuple(shares.tolist())
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, doubt: float) -> float:

@@ -53,7 +53,7 @@ FORMS = (ResidualClassifierSpec(), RocketSpec())
 
 
 class AutoClassifierSpec(BaseModel):
-    """Several classifiers are trained; the best of them on cases held out, or the blend of all, is the model."""
+    """Several classifiers are trained; the model is the blend of them that cases held out speak for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
