@@ -38,7 +38,7 @@ from models.classification.bundle import log_softmax
 from models.classification.cases import Cases
 from models.classification.choice import Blend, choose_members
 from models.classification.crossing import cross_validated
-from models.classification.fit import CLASSES, cases_a_step, fit_classifier, num_steps, predict, shuffled
+from models.classification.fit import CLASSES, cases_a_step, fit_classifier, fit_of_part, num_steps, predict, shuffled
 from models.classification.metrics import class_scores, decide
 from models.classification.networks import build_classifier
 from models.classification.scaling import shape_of
@@ -102,8 +102,10 @@ def drawn_anew(split: Split, draw: int) -> Split:
     return Split(pooled.pick(training), pooled.pick(~training), split.num_classes)
 
 
-def learned(spec: ClassifierSpec, num_classes: int, seed: int, cases: Cases, name: str = "") -> dict[str, torch.Tensor]:
-    return fit_classifier(spec, recipe(spec, FitSettings()), cases, num_classes, seed).weights
+def learned(spec: ClassifierSpec, split: Split, seed: int, cases: Cases, name: str = "") -> dict[str, torch.Tensor]:
+    """The weights that a kind of classifier learns from the cases to train on, or from a part of them."""
+    fit = fit_of_part(recipe(spec, FitSettings()), len(split.train), len(cases))
+    return fit_classifier(spec, fit, cases, split.num_classes, seed).weights
 
 
 def asked(spec: ClassifierSpec, split: Split, weights: dict[str, torch.Tensor]) -> np.ndarray:
@@ -127,7 +129,7 @@ def compare(split: Split, seed: int) -> dict[str, Score]:
     found, held, said, labels = {}, [], [], split.test.labels
     for spec in (ReferenceClassifierSpec(), *FORMS):
         began = time.perf_counter()
-        learn = partial(learned, spec, split.num_classes, seed)
+        learn = partial(learned, spec, split, seed)
         own = asked(spec, split, learn(split.train))
         if spec in FORMS:
             said.append(own)

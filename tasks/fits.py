@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.classification.cases import Cases
 from models.classification.crossing import ask, cases_apart, entry_of
-from models.classification.fit import fit_classifier, num_steps
+from models.classification.fit import fit_classifier, fit_of_part, num_steps
 from models.classification.folds import CaseFolds
 from models.classification.specs import ClassifierSpec
 from models.errors import counted
@@ -49,9 +49,10 @@ class Job(BaseModel):
 
 
 class Lesson(NamedTuple):
-    """The cases of one fit, its seed, and of a part to cross-validate its number and cases."""
+    """The cases of one fit, how it goes, its seed, and of a part to cross-validate its number and cases."""
 
     cases: Cases
+    fit: FitSpec
     seed: int
     part: int = -1
     parts: int = 0  # in all
@@ -88,7 +89,7 @@ def is_long(job: Job, lessons: dict[str, Lesson]) -> bool:
     """Whether all fits together take longer than processes take to begin."""
     if job.network.kind == "rocket":
         return job.network.features * sum(int(own.cases.lengths.sum()) for own in lessons.values()) > FEATURE_STEPS
-    return sum(num_steps(job.fit, len(own.cases))[0] for own in lessons.values()) > OPTIMISER_STEPS
+    return sum(num_steps(own.fit, len(own.cases))[0] for own in lessons.values()) > OPTIMISER_STEPS
 
 
 def lessons_of(job: Job, data: Folded) -> dict[str, Lesson]:
@@ -96,11 +97,14 @@ def lessons_of(job: Job, data: Folded) -> dict[str, Lesson]:
 
     The largest come first, but where somebody watches, the parts do.
     """
-    training = data.cases.pick(data.of("train"))
-    lessons = {f"seed-{seed}": Lesson(training, seed) for seed in job.fit.seeds}
+    training, fit = data.cases.pick(data.of("train")), job.fit
+    lessons = {f"seed-{seed}": Lesson(training, fit, seed) for seed in fit.seeds}
     if not data.is_held_out:
-        apart, seed = cases_apart(training, job.folds.parts), job.fit.seeds[0]
-        parts = {f"part-{part}": Lesson(rest, seed, part, len(apart), asked) for part, (rest, asked) in apart.items()}
+        apart, seed = cases_apart(training, job.folds.parts), fit.seeds[0]
+        parts = {
+            f"part-{part}": Lesson(rest, fit_of_part(fit, len(training), len(rest)), seed, part, len(apart), asked)
+            for part, (rest, asked) in apart.items()
+        }
         lessons = parts | lessons if job.watched else lessons | parts
     return lessons
 
@@ -155,13 +159,13 @@ def fit_once(job: Job, data: Folded, name: str, lesson: Lesson) -> Fitted:
     resume = load_checkpoint(keeper.path)
     if resume:
         say(f"{name}: going on after epoch {resume.epoch}, step {resume.step:,}")
-    last_step, _ = num_steps(job.fit, len(lesson.cases))
+    last_step, _ = num_steps(lesson.fit, len(lesson.cases))
 
     def save(checkpoint: Checkpoint) -> None:  # epochs are short
         if keeper.due() or checkpoint.step == last_step:
             keeper.save(checkpoint)
 
-    learn = partial(fit_classifier, job.network, job.fit, lesson.cases, len(data.classes), lesson.seed, resume)
+    learn = partial(fit_classifier, job.network, lesson.fit, lesson.cases, len(data.classes), lesson.seed, resume)
     with progress(name, 1) as bar:
         fitted = learn(save=save, due=keeper.due)
         last = fitted.history[-1] if fitted.history else {}

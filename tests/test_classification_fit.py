@@ -8,7 +8,7 @@ import torch
 from labelled import make_cases, waves
 
 from models.classification.crossing import cross_validated
-from models.classification.fit import cases_a_step, fit_classifier, num_steps, predict, shuffled
+from models.classification.fit import cases_a_step, fit_classifier, fit_of_part, num_steps, predict, shuffled
 from models.classification.networks import build_classifier
 from models.classification.scaling import shape_of
 from models.classification.specs import RECIPES, ReferenceClassifierSpec, ResidualClassifierSpec, RocketSpec, recipe
@@ -66,6 +66,20 @@ def test_a_pass_over_few_cases_takes_ten_steps_and_over_very_many_a_hundred():
     fit = FitSpec(epochs=40, batch_size=32)
     assert [num_steps(fit, count) for count in (5, 3200, 10**6)] == [(400, 10), (4000, 100), (4000, 100)]
     assert num_steps(FitSpec(max_steps=7, batch_size=32), 5) == (7, 10)
+
+
+@pytest.mark.parametrize(
+    ("num_cases", "num_left", "steps"),
+    [(100, 67, 7), (100, 100, 10), (200, 133, 10), (10**5, 66_667, 67), (3, 2, 10)],
+)
+def test_a_fit_on_a_part_of_the_cases_sees_each_as_often_as_one_on_all_of_them(num_cases, num_left, steps):
+    fit = FitSpec(epochs=40, batch_size=32)
+    assert num_steps(fit_of_part(fit, num_cases, num_left), num_left) == (40 * steps, steps)
+
+
+def test_steps_that_the_spec_names_are_those_of_every_part():
+    for fit in (FitSpec(max_steps=7, batch_size=32), FitSpec(steps_per_epoch=3, epochs=2, batch_size=32)):
+        assert fit_of_part(fit, 100, 67) == fit
 
 
 def test_a_step_learns_from_an_eighth_of_few_cases():

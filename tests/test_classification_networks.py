@@ -219,6 +219,15 @@ def test_a_shape_says_what_there_was_to_train_on():
     assert not found.many
 
 
+@pytest.mark.parametrize(("steps", "rough", "smooth"), [(512, 1, 1), (513, 2, 2), (1100, 3, 3), (1460, 3, 4)])
+def test_long_cases_are_taken_several_steps_at_a_time_and_smooth_ones_more(steps, rough, smooth):
+    rng = np.random.default_rng(0)
+    for stride, values in ((rough, rng.normal(size=steps)), (smooth, np.sin(np.arange(steps) / 9))):
+        cases = Cases(np.tile(values, 2)[:, None].astype(np.float32), np.array([0, steps]), np.full(2, steps), np.arange(2))
+        shape = shape_of(cases, 2)
+        assert (shape.stride, build_classifier(NETS[1], shape).stride) == (stride, stride)
+
+
 def test_of_very_many_cases_some_tell_the_scale_but_all_of_them_what_is_missing_and_how_long(monkeypatch):
     cases = waves(num_each=100, steps=12)
     every = scale_of(cases)

@@ -82,13 +82,13 @@ def test_side_by_side_every_fit_is_what_it_is_in_turn(source, tmp_path, said):
 
 def test_fits_that_end_before_a_process_has_begun_are_done_in_turn(source, tmp_path, monkeypatch):
     monkeypatch.undo()
-    job = make_job(source, tmp_path)
+    job, longer = make_job(source, tmp_path), make_job(source, tmp_path, epochs=12)
     lessons = lessons_of(job, cases_of(job))
-    assert not is_long(job, lessons)  # five times two passes of ten steps
-    assert is_long(make_job(source, tmp_path, epochs=11), lessons)
+    assert not is_long(job, lessons)  # twice ten steps for each seed, and about that for each part
+    assert is_long(longer, lessons_of(longer, cases_of(longer)))
     rocket = job.model_copy(update={"network": RocketSpec()})
     assert not is_long(rocket, lessons)
-    assert is_long(rocket.model_copy(update={"network": RocketSpec(features=1_000_000)}), lessons)
+    assert is_long(rocket.model_copy(update={"network": RocketSpec(features=10_000_000)}), lessons)
 
 
 def test_what_was_fitted_before_a_kill_is_not_fitted_again(source, tmp_path, said):

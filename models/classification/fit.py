@@ -69,6 +69,15 @@ def num_steps(fit: FitSpec, num_cases: int) -> tuple[int, int]:
     return (fit.max_steps or fit.epochs * per_epoch), per_epoch
 
 
+def fit_of_part(fit: FitSpec, num_cases: int, num_left: int) -> FitSpec:
+    """How a classifier is fitted on some of the cases, so that it sees each as often as one fitted on all of them does."""
+    if fit.max_steps or fit.steps_per_epoch:
+        return fit
+    passes = num_steps(fit, num_cases)[1] * cases_a_step(fit, num_cases) / num_cases
+    most = num_steps(fit, num_left)[1]
+    return fit.model_copy(update={"steps_per_epoch": min(math.ceil(passes * num_left / cases_a_step(fit, num_left)), most)})
+
+
 def shuffled(cases: Cases, size: int, seed: int, first: int, device: torch.device) -> Iterator[CaseBatch]:
     """Batches without end from step `first` on, pass after pass in an order that depends on seed and pass alone."""
     size = min(size, len(cases))
