@@ -87,18 +87,23 @@ def test_what_a_kernel_makes_of_a_case_does_not_depend_on_longer_ones_beside_it(
         assert row[len(alone) :].isnan().all()
 
 
-@pytest.mark.parametrize(("cases", "features"), [(12, 30), (40, 7)], ids=["more features", "more cases"])
-def test_leave_one_out_in_closed_form_is_what_leaving_one_out_gives(cases, features, monkeypatch):
+@pytest.mark.parametrize(
+    ("cases", "features", "given"),
+    [(12, 30, 2.0), (12, 1000, 1e-3), (40, 7, 2.0)],
+    ids=["more features", "so many that it gets every case right", "more cases"],
+)
+def test_leave_one_out_in_closed_form_is_what_leaving_one_out_gives(cases, features, given, monkeypatch):
     rng = np.random.default_rng(0)
     rows, labels = rng.standard_normal((cases, features)).astype(np.float32), np.arange(cases) % 3
     rows -= rows.mean(0)
-    monkeypatch.setattr(rocket, "STRENGTHS", np.array([2.0]))
-    strength, wanted = 2.0 * cases / 100, np.where(labels[:, None] == np.arange(3), 1.0, -1.0)
+    monkeypatch.setattr(rocket, "STRENGTHS", np.array([given]))
+    strength, wanted = given * cases / 100, np.where(labels[:, None] == np.arange(3), 1.0, -1.0)
 
     def ridge(kept):
         """Weights and intercept of a ridge that does not shrink its intercept."""
-        centre, height = rows[kept].mean(0), wanted[kept].mean(0)
-        inner = rows[kept] - centre
+        own, height = rows[kept].astype(np.float64), wanted[kept].mean(0)
+        centre = own.mean(0)
+        inner = own - centre
         weights = np.linalg.solve(inner.T @ inner + strength * np.eye(features), inner.T @ (wanted[kept] - height))
         return weights, height - centre @ weights
 

@@ -82,7 +82,7 @@ def test_side_by_side_every_fit_is_what_it_is_in_turn(source, tmp_path, said):
 
 def test_fits_that_end_before_a_process_has_begun_are_done_in_turn(source, tmp_path, monkeypatch):
     monkeypatch.undo()
-    job, longer = make_job(source, tmp_path), make_job(source, tmp_path, epochs=12)
+    job, longer = make_job(source, tmp_path), make_job(source, tmp_path, epochs=20)
     lessons = lessons_of(job, cases_of(job))
     assert not is_long(job, lessons)  # twice ten steps for each seed, and about that for each part
     assert is_long(longer, lessons_of(longer, cases_of(longer)))

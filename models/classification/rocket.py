@@ -20,11 +20,12 @@ from models.classification.specs import RocketSpec, Shape
 KERNELS = np.array([[2.0 if at in chosen else -1.0 for at in range(9)] for chosen in combinations(range(9), 3)], np.float32)
 MOST_DILATIONS = 32
 MOST_CHANNELS = 9  # that one kernel looks at
-STRENGTHS = np.logspace(-3, 3, 10)  # of the ridge
+STRENGTHS = np.logspace(-3, 5, 13)  # of the ridge
 NUMBERS = 1 << 24  # held at a time
 CACHED = 1 << 18  # held at a time where they are looked at again and again
-FEWER = 2_520  # features at most, where there are many cases
+FEWER = 2_520  # features at most, where there are many cases, and to try a way to see them
 MOST, TRIED = 10_000, 1_000  # cases that it learns from, and that the way to see them is chosen by
+TINY = 1e-12  # share of the others in an answer, below which there is nothing to divide by
 USUAL_HEAT = 0.3  # by which scores between -1 and 1 are divided to be logits, as far as cases do not tell
 
 
@@ -108,20 +109,18 @@ def cached_batches(cases: Cases) -> list[np.ndarray]:
 def fit_rocket(network: Rocket, cases: Cases, shape: Shape, seed: int) -> float:
     """Set all that a rocket holds from cases; returns its log-loss by leave-one-out.
 
-    Values are seen as they are, or each case by its own scale, whichever has the lower error by leave-one-out. Of very many
-    cases an even share is learned from, and of many an even share tells which way is better.
+    Values are seen as they are, or each case by its own scale, whichever has the lower error by leave-one-out, of fewer
+    features if need be. Of very many cases an even share is learned from, and of many an even share tells which way is better.
     """
     mean, std = scale_of(cases)
-    network.mean.copy_(torch.from_numpy(mean)[:, None])
-    network.std.copy_(torch.from_numpy(std)[:, None])
+    trial = Rocket(RocketSpec(features=min(FEWER, len(network.middle))), shape)
+    for one in (network, trial):
+        one.mean.copy_(torch.from_numpy(mean)[:, None])
+        one.std.copy_(torch.from_numpy(std)[:, None])
     cases = even_share(cases, MOST)
-    ways = (0.0,) if shape.alike else (0.0, 1.0)
-    some = even_share(cases, TRIED)
-    tried = [attempt(network, some, way, shape.num_classes, seed) for way in ways]
-    best = min(range(len(ways)), key=lambda at: tried[at][1])
-    state, loss = tried[best] if some is cases else attempt(network, cases, ways[best], shape.num_classes, seed)
-    network.load_state_dict(state)
-    return loss
+    some, ways = even_share(cases, TRIED), (0.0,) if shape.alike else (0.0, 1.0)
+    losses = [attempt(trial, some, way, shape.num_classes, seed) for way in ways] if len(ways) > 1 else [0.0]
+    return attempt(network, cases, ways[int(np.argmin(losses))], shape.num_classes, seed)
 
 
 def even_share(cases: Cases, most: int) -> Cases:
@@ -135,8 +134,8 @@ def even_share(cases: Cases, most: int) -> Cases:
     return cases.pick(np.sort(by_class[taken]))
 
 
-def attempt(network: Rocket, cases: Cases, own: float, num_classes: int, seed: int) -> tuple[dict[str, Tensor], float]:
-    """The state of a rocket fitted with or without each case's own scale, and its log-loss by leave-one-out."""
+def attempt(network: Rocket, cases: Cases, own: float, num_classes: int, seed: int) -> float:
+    """Fit a rocket with or without each case's own scale; returns its log-loss by leave-one-out."""
     network.own.fill_(own)
     set_thresholds(network, cases, np.random.default_rng(seed))
     features = features_of(network, cases)
@@ -148,7 +147,7 @@ def attempt(network: Rocket, cases: Cases, own: float, num_classes: int, seed: i
     network.spread.copy_(torch.from_numpy(spread))
     network.head.weight.copy_(torch.from_numpy(ridge.weights.T))
     network.head.bias.copy_(torch.from_numpy(ridge.intercept))
-    return {name: value.clone() for name, value in network.state_dict().items()}, ridge.loss
+    return ridge.loss
 
 
 def set_thresholds(network: Rocket, cases: Cases, draw: np.random.Generator) -> None:
@@ -208,16 +207,22 @@ def fit_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Rid
     centre = wanted.mean(0)
     wanted = wanted - centre
     dual = len(features) <= features.shape[1]
-    values, vectors = np.linalg.eigh(products(features.T if dual else features))
+    gram = products(features.T if dual else features)
+    if dual:  # the constant is taken out to the last digit: of many features and few cases, little else is left of an error
+        gram = gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
+    values, vectors = np.linalg.eigh(gram)
     values = np.maximum(values, 0)
     basis = vectors if dual else features @ (vectors / np.sqrt(np.maximum(values, 1e-12))).astype(np.float32)
     projected, squared = basis.T @ wanted, basis**2
     best = None
     for strength in STRENGTHS * len(features) / 100:
-        kept = values / (values + strength)
-        said = basis @ (kept[:, None] * projected)
-        own = squared @ kept + 1 / len(features)
-        left_out = wanted - (wanted - said) / np.maximum(1 - own, 1e-6)[:, None]
+        lost = strength / (values + strength)
+        missed = basis @ (lost[:, None] * projected)  # what the ridge says too little, each of its directions by a share
+        others = squared @ lost - 1 / len(features)  # how much of what it says of a case comes from the others
+        if not dual:  # beside what no feature can say
+            missed = missed + (wanted - basis @ projected)
+            others = others + (1 - squared.sum(1))
+        left_out = wanted - missed / np.maximum(others, TINY)[:, None]
         error = ((left_out - wanted) ** 2).mean()
         if best is None or error < best[0]:
             best = error, strength, left_out + centre
