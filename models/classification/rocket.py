@@ -23,8 +23,9 @@ MOST_CHANNELS = 9  # that one kernel looks at
 STRENGTHS = np.logspace(-3, 5, 13)  # of the ridge
 NUMBERS = 1 << 24  # held at a time
 CACHED = 1 << 18  # held at a time where they are looked at again and again
-FEWER = 2_520  # features at most, where there are many cases, and to try a way to see them
-MOST, TRIED = 10_000, 1_000  # cases that it learns from, and that the way to see them is chosen by
+FEWER = 2_520  # features at most, where there are many cases
+MOST = 10_000  # cases that it learns from
+TRIED, FEW = 1_000, 840  # cases that the way to see them is chosen by, and features: it is their dilations that take long
 TINY = 1e-12  # share of the others in an answer, below which there is nothing to divide by
 USUAL_HEAT = 0.3  # by which scores between -1 and 1 are divided to be logits, as far as cases do not tell
 
@@ -109,11 +110,11 @@ def cached_batches(cases: Cases) -> list[np.ndarray]:
 def fit_rocket(network: Rocket, cases: Cases, shape: Shape, seed: int) -> float:
     """Set all that a rocket holds from cases; returns its log-loss by leave-one-out.
 
-    Values are seen as they are, or each case by its own scale, whichever has the lower error by leave-one-out, of fewer
-    features if need be. Of very many cases an even share is learned from, and of many an even share tells which way is better.
+    Values are seen as they are, or each case by its own scale, whichever has the lower error by leave-one-out, of few features.
+    Of very many cases an even share is learned from, and of many an even share tells which way is better.
     """
     mean, std = scale_of(cases)
-    trial = Rocket(RocketSpec(features=min(FEWER, len(network.middle))), shape)
+    trial = Rocket(RocketSpec(features=min(FEW, len(network.middle))), shape)
     for one in (network, trial):
         one.mean.copy_(torch.from_numpy(mean)[:, None])
         one.std.copy_(torch.from_numpy(std)[:, None])
