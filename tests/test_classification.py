@@ -86,6 +86,16 @@ def test_a_classifier_is_trained_chosen_and_goes_live(trained):
     assert read_live(Store(spec.store), spec.name).model.digest == outcome.model
 
 
+def test_the_report_shows_by_which_shares_the_forms_are_blended(trained):
+    spec, outcome = trained
+    forms = read_live(Store(spec.store), spec.name).model.forms
+    assert [form.name for form in forms] == [NET, ROCKET, "together"]
+    assert forms[0].share + forms[1].share == pytest.approx(forms[2].share) == 1
+    page = Path(outcome.report).read_text(encoding="utf-8")
+    for form in forms:
+        assert f"<td>{form.name}</td><td>{100 * form.share:.0f} %</td>" in page
+
+
 def test_a_rerun_takes_everything_from_the_cache_and_says_so(trained):
     spec, first = trained
     again = training(spec)

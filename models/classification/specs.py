@@ -82,7 +82,7 @@ class Shape(BaseModel):
     rescaled: bool = Field(description="whether cases differ so much in spread that each is also seen by its own")
     alike: bool = Field(description="whether every case has the same mean and spread")
     many: bool = Field(description="whether there are so many cases that a rocket takes fewer features")
-    stride: int | None = Field(None, ge=1, le=1 << 20, description="steps that a residual net takes at a time")  # or older
+    stride: int | None = Field(None, ge=1, le=1 << 20, description="steps that a net takes at a time; older bundles have none")
 
 
 CLASSIFIERS = {
