@@ -95,6 +95,13 @@ def test_columns_of_words_are_no_channels_and_numbers_in_text_are(tmp_path):
     assert found.notes["missing values"] == 1
 
 
+@pytest.mark.parametrize("index", ["__index_level_0__", "Unnamed: 0", " "])
+def test_row_numbers_that_were_written_along_are_no_channel_unless_they_are_named(tmp_path, index):
+    path = written(tmp_path, long_form(**{index: range(5)}))
+    assert gathered(path, **LONG).channels == ("x", "y")
+    assert set(gathered(path, channels=["x", index], **LONG).channels) == {"x", index}
+
+
 def test_labels_that_are_whole_numbers_have_no_point(tmp_path):
     frame = long_form(label=[1.0, 1, 1, 2, 2])
     assert gathered(written(tmp_path, frame, "cases.parquet"), **LONG).labels == ["1", "2"]

@@ -298,6 +298,13 @@ def test_a_label_that_is_one_a_case_makes_a_classification_of_cases(server):
     assert checking(load_spec("data.yaml")).classes == {"a": 6, "b": 6}
 
 
+@pytest.mark.parametrize("index", ["Unnamed: 0", "__index_level_0__"])
+def test_row_numbers_that_were_written_along_are_no_channel(index):
+    frame = cases()
+    frame[index] = np.random.default_rng(1).permutation(len(frame))  # of a table whose rows were sorted afterwards
+    assert said(init(frame), "case", "step", "channels") == {"case": "case", "step": "step", "channels": ["dim_*"]}
+
+
 def test_numbers_as_labels_and_a_column_of_folds_are_taken_and_empty_values_masked():
     frame = cases(split="train")
     frame["class"] = (frame.pop("label") == "b").astype(int)

@@ -15,6 +15,7 @@ from tasks.gather.files import FOLDS, CaseFile
 from tasks.gather.source import LabelledSource
 from tasks.ingest.sources import USUAL_MARKERS
 from tasks.ingest.streams import open_text
+from tasks.sniffing.naming import is_index
 
 SAMPLE = 200  # values that tell whether a column is meant to hold numbers
 NO_LABEL = {mark for mark in USUAL_MARKERS if mark != "None"}  # which may well be the name of a class
@@ -35,7 +36,7 @@ def read_table(source: LabelledSource, file: CaseFile, needs_labels: bool = True
     if others := passed_over(source, table, channels):
         from tasks.progress import say  # and Prefect with it, which those who only look at values do without
 
-        say(f"{file.name}: columns of words are left out: {shortlist(others, 8)}")
+        say(f"{file.name}: columns of words or row numbers are left out: {shortlist(others, 8)}")
     values = np.stack([numbers(source, file, table, name) for name in channels], 1)
     split = None if source.split is None else folds_of(file, texts(table, source.split), source.split)
     ids = named_ids(file, [texts(table, name) for name in source.id_columns], source.id_columns, table.num_rows)
@@ -134,7 +135,7 @@ def wanted(source: LabelledSource, present: list[str]) -> list[str]:
 
 
 def channels_of(source: LabelledSource, file: CaseFile, table: pa.Table) -> tuple[str, ...]:
-    """The columns that are seen.
+    """The columns that are seen: those that the spec names, or all of numbers but for row numbers that were written along.
 
     Raises:
         Fault: there is none.
@@ -142,7 +143,7 @@ def channels_of(source: LabelledSource, file: CaseFile, table: pa.Table) -> tupl
     named = {source.label, source.step, source.split, *source.id_columns, *source.stamp_columns}
     others = [name for name in table.column_names if name not in named]
     if source.channels is None:
-        others = [name for name in others if is_numeric(source, table[name])]
+        others = [name for name in others if not is_index(name) and is_numeric(source, table[name])]
     if not others:
         sought = "that source.channels names" if source.channels else "of numbers beside those that the spec names"
         raise Fault(f"{file.name} has no column {sought}; it has {shortlist(table.column_names, 12)}. Set source.channels.")

@@ -11,7 +11,7 @@ from tasks.gather.tables import to_numbers
 from tasks.ingest.rowwise import FALSE, TRUE
 from tasks.ingest.sources import USUAL_MARKERS
 from tasks.sniffing.dialect import sentinel_of, stray_words
-from tasks.sniffing.naming import SERIES, is_hinted, rank
+from tasks.sniffing.naming import SERIES, is_hinted, is_index, rank
 from tasks.sniffing.sample import Sample
 
 REPEATED = 0.02  # share of rows whose stamp has come before, from which on there are several series
@@ -37,7 +37,7 @@ def sort_columns(sample: Sample, stamps: tuple[str, ...]) -> Kinds:
     """Every other column as numbers or as codes of words."""
     kinds = Kinds(order=list(sample.columns))
     for name, column in sample.columns.items():
-        if name not in stamps and name.strip():  # without a name it is an index that somebody wrote along
+        if name not in stamps and not is_index(name):
             add_column(kinds, sample, name, column)
     for name, values in kinds.numbers.items():
         if sample.dialect and (low := sentinel_of(values)) is not None:

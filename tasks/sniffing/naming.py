@@ -24,6 +24,13 @@ SPLITS = ("split", "fold", "set", "subset", "partition", "part")
 KNOWN_AHEAD = ("holiday", "holidays", "workday", "weekday", "weekend", "dayofweek", "promo", "promotion", "month", "hour",
                "season", "forecast", "planned", "schedule")  # fmt: skip
 
+INDEX = re.compile(r"\s*|__index_level_\d+__|Unnamed: \d+")
+
+
+def is_index(name: str) -> bool:
+    """Whether a column has no name of its own: then it holds the numbers of rows, as pandas writes them along."""
+    return INDEX.fullmatch(name) is not None
+
 
 def words_of(name: str) -> list[str]:
     """The words of a name, in small letters: `WindSpeed_avg` is wind, speed, avg."""
