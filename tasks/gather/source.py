@@ -36,7 +36,7 @@ class LabelledSource(BaseModel):
     skipped_hour: Literal["error", "shift", "drop"] = Field("error", description="naive stamps that the clock never showed")
     series_id: str | tuple[str, ...] | None = Field(None, description="of streams: columns that name the series")
     duplicates: Literal["error", "first", "last"] = Field("error", description="repeated stamps of a stream")
-    channels: tuple[str, ...] | None = Field(None, description="columns, or globs, that are seen; null: other numbers, no row numbers")
+    channels: tuple[str, ...] | None = Field(None, description="columns, or globs, that are seen; null: every other number")
     split: str | None = Field(None, description="column that says train, validation or test; null: file names, or drawn")
     missing: Literal["error", "mask"] = Field("error", description="empty values; mask: the net is told that they are missing")
     unlabelled: Literal["error", "skip"] = Field(
