@@ -11,6 +11,7 @@ from test_classification import make_cases, make_spec
 import tasks.children
 import tasks.fits
 from flows.training import training
+from models.classification.fit import num_steps
 from models.classification.specs import ResidualClassifierSpec, RocketSpec
 from models.errors import Diverged
 from models.specs import FitSpec
@@ -66,6 +67,7 @@ def test_a_seed_each_learns_from_all_cases_and_the_first_from_all_but_each_part(
     assert list(lessons) == LESSONS
     assert [len(one.cases) for one in lessons.values()] == [24, 24, 16, 16, 16]
     assert [one.seed for one in lessons.values()] == [0, 3, 0, 0, 0]
+    assert [num_steps(one.fit, len(one.cases))[0] for one in lessons.values()] == [20, 20, 14, 14, 14]  # as often each case
 
 
 def test_side_by_side_every_fit_is_what_it_is_in_turn(source, tmp_path, said):

@@ -56,12 +56,14 @@ def choose_members(logits: list[np.ndarray], labels: np.ndarray) -> Choice:
     """
     asked = ~np.isnan(np.stack([one[:, 0] for one in logits])).any(0)
     held, truth = [one[asked] for one in logits], labels[asked]
-    chosen = tuple(at for at, share in enumerate(fit_blend(held, truth).weights) if share >= LEAST)
-    candidates = [(member,) for member in range(len(held))] + ([chosen] if len(held) > 1 else [])
-    blends = [fit_blend([held[at] for at in members], truth) for members in candidates]
-    made = [blend.probabilities([held[at] for at in members]) for members, blend in zip(candidates, blends, strict=True)]
+    blend = fit_blend(held, truth)
+    chosen = tuple(at for at, share in enumerate(blend.weights) if share >= LEAST)
+    if len(chosen) < len(held):
+        blend = fit_blend([held[at] for at in chosen], truth)
+    alone = [((at,), fit_blend([one], truth)) for at, one in enumerate(held)] if len(held) > 1 else []
+    made = [own.probabilities([held[at] for at in members]) for members, own in [*alone, (chosen, blend)]]
     return Choice(
-        chosen=chosen, blend=blends[-1],
+        chosen=chosen, blend=blend,
         losses=tuple(float(losses_of(one, truth).mean()) if len(truth) else float("nan") for one in made),
         accuracies=tuple(float((one.argmax(1) == truth).mean()) if len(truth) else float("nan") for one in made),
     )  # fmt: skip
