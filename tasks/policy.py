@@ -125,11 +125,13 @@ class Step:
 
     def run(self, arguments: dict[str, Any], label: str, futures: bool = False) -> tuple[Any, Call | None]:
         """The final state of a task run, or its future, and the call's key."""
-        task, call = self.task.with_options(name=label), None
+        call = None
         if self.cached:
             store, call = arguments["store"], self.call(arguments)
             task = self.bound(store, call, label)
             self.evict_if_damaged(store, call)
+        else:
+            task = self.task.with_options(name=label)
         return (task.submit(**arguments) if futures else task(**arguments, return_state=True)), call
 
     def note(self, states: list, label: str, begun: float) -> None:

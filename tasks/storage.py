@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from models.errors import Fault
 
 MANIFEST = "manifest.json"
+MANY_BYTES = 1 << 22  # that take longer to hash than a thread takes to begin
 
 
 class Receipt(BaseModel):
@@ -100,8 +101,7 @@ class Draft:
     def files(self) -> dict[str, dict[str, Any]]:
         """Size and SHA-256 of every file written so far, each looked at once."""
         paths = [path for path in sorted(self.folder.iterdir()) if path.name not in self.described]
-        with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter
-            self.described |= dict(zip((path.name for path in paths), pool.map(describe, paths), strict=True))
+        self.described |= dict(zip((path.name for path in paths), describe_all(paths), strict=True))
         return self.described
 
     def commit(self, kind: type[R], **facts) -> R:
@@ -203,9 +203,7 @@ class Store:
             return False
         folder = self.folder(step, key)
         try:
-            with ThreadPoolExecutor(2) as pool:
-                found = pool.map(describe, [folder / name for name in manifest["files"]])
-                return all(own == facts for own, facts in zip(found, manifest["files"].values(), strict=True))
+            return describe_all([folder / name for name in manifest["files"]]) == list(manifest["files"].values())
         except (OSError, KeyError, AttributeError):
             return False
 
@@ -224,11 +222,12 @@ class Store:
         return self.put_file(to_json(document), *parts)
 
     def put_file(self, content: bytes, *parts: str) -> Path:
-        """Replace a small file; a reader sees the old one or the new one, never a part."""
+        """Replace a small file; a reader sees the old one or the new one, never a part. One that holds this is left alone."""
         path = self.root.joinpath(*parts)
         with speaking_of(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content)
+            if not path.is_file() or path.read_bytes() != content:
+                write_atomically(path, content)
         return path
 
     def check_writable(self) -> None:
@@ -280,6 +279,14 @@ def describe(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file."""
     with open(path, "rb") as file:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def describe_all(paths: list[Path]) -> list[dict[str, Any]]:
+    """Size and SHA-256 of files, two at a time where they are large."""
+    if sum(path.stat().st_size for path in paths) < MANY_BYTES:
+        return [describe(path) for path in paths]
+    with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter
+        return list(pool.map(describe, paths))
 
 
 def link_or_copy(path: Path, place: Path) -> None:

@@ -15,7 +15,7 @@ import tasks.lease
 import tasks.storage
 from models.errors import Fault
 from tasks.lease import LeasedLocks
-from tasks.storage import Call, Receipt, Store, describe, speaking_of, write_atomically
+from tasks.storage import Call, Receipt, Store, describe, describe_all, speaking_of, write_atomically
 
 CALL = Call(step="ingest", key="k1", made_from={"inputs": {"x": 1}})
 
@@ -307,6 +307,23 @@ def test_a_document_that_is_no_json_is_named(store):
 def test_a_file_is_described_by_its_size_and_sha256(tmp_path):
     (tmp_path / "x").write_bytes(b"convcast")
     assert describe(tmp_path / "x") == {"bytes": 8, "sha256": hashlib.sha256(b"convcast").hexdigest()}
+
+
+@pytest.mark.parametrize("many_bytes", [1, 1 << 30], ids=["in two threads", "in one"])
+def test_files_are_described_in_their_order(tmp_path, monkeypatch, many_bytes):
+    monkeypatch.setattr(tasks.storage, "MANY_BYTES", many_bytes)
+    paths = [tmp_path / name for name in "cab"]
+    for path in paths:
+        path.write_bytes(path.name.encode() * 3)
+    assert describe_all(paths) == [describe(path) for path in paths]
+
+
+def test_a_file_that_already_holds_what_is_put_there_is_left_alone(store):
+    path = store.put_file(b"page", "reports", "demo.html")
+    before = path.stat().st_ino
+    assert store.put_file(b"page", "reports", "demo.html").stat().st_ino == before
+    store.put_file(b"egap", "reports", "demo.html")
+    assert path.read_bytes() == b"egap"
 
 
 @pytest.fixture
