@@ -7,17 +7,18 @@ import numpy as np
 from models.errors import Fault
 
 
-def best_mean(forecasts: np.ndarray, target: np.ndarray, metric: str) -> tuple[tuple[int, ...], list[float]]:
+def best_mean(forecasts: np.ndarray, target: np.ndarray, metric: str, spacing: int = 1) -> tuple[tuple[int, ...], list[float]]:
     """The members whose mean to forecast with, and the error of each member alone.
 
     Of all means that are not clearly worse than the best one, that of the most members is taken, and of those the best:
     where validation can not tell, a mean is the safer bet. Clearly worse is by more than one standard error of the
-    difference, counting only every H-th window, since neighbouring windows share most of their steps.
+    difference, counting only as many windows as share no step with one another.
 
     Args:
         forecasts: (M, N, H)
         target: (N, H), NaN where it does not count; neighbours in time lie next to each other.
         metric: rmse, or anything that grows with the absolute error.
+        spacing: steps between the origins of neighbours.
 
     Raises:
         Fault: no step counts.
@@ -30,10 +31,15 @@ def best_mean(forecasts: np.ndarray, target: np.ndarray, metric: str) -> tuple[t
     losses = [losses_of(forecasts[list(subset)].mean(0)[seen], target[seen], metric) for subset in subsets]
     means = [float(own.mean()) for own in losses]
     best = losses[int(np.argmin(means))]
-    independent = max(1.0, seen.sum() / target.shape[1])
-    fair = [at for at, own in enumerate(losses) if (own - best).mean() <= (own - best).std() / np.sqrt(independent)]
+    alone = independent(int(seen.sum()), target.shape[1], spacing)
+    fair = [at for at, own in enumerate(losses) if (own - best).mean() <= (own - best).std() / np.sqrt(alone)]
     chosen = min(fair, key=lambda at: (-len(subsets[at]), means[at]))
     return subsets[chosen], [error_of(forecasts[at], target, metric) for at in numbers]
+
+
+def independent(num_windows: int, horizon: int, spacing: int) -> float:
+    """How many of these windows share no step, where neighbours are `spacing` steps apart."""
+    return max(1.0, num_windows * min(1.0, spacing / horizon))
 
 
 def losses_of(forecast: np.ndarray, target: np.ndarray, metric: str) -> np.ndarray:

@@ -95,14 +95,20 @@ def offsets_of(apart: np.ndarray, levels: Sequence[float], spacing: int = 1) -> 
 
 
 def observed_near(apart: np.ndarray, at: int) -> np.ndarray:
-    """The observed scores (M, Q) of a step.
+    """The observed scores (M, Q) of a step; none of one that was never observed.
 
-    Few windows are not enough for a step of its own: each takes in as many neighbouring steps as make up `NEEDED` scores.
+    Few windows, or few that were observed, are not enough for a step of its own: each takes in as many neighbouring steps as
+    make up `NEEDED` scores, or as would if all had been observed.
     """
     num_windows, horizon, num_levels = apart.shape
     around = min(horizon, -(-NEEDED // max(num_windows, 1))) // 2
-    near = apart[:, max(0, at - around) : at + around + 1].reshape(-1, num_levels)
-    return near[~np.isnan(near[:, 0])]
+    needed = min(NEEDED, apart[:, max(0, at - around) : at + around + 1, 0].size)
+    while True:
+        near = apart[:, max(0, at - around) : at + around + 1].reshape(-1, num_levels)
+        observed = near[~np.isnan(near[:, 0])]
+        if len(observed) >= needed or around >= horizon:
+            return observed if not np.isnan(apart[:, at, 0]).all() else observed[:0]
+        around += 1
 
 
 def following_of(

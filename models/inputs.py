@@ -23,6 +23,8 @@ from models.series import Columns, clock_channels
 
 SPAN = 0.3  # share of all moments that a local regression looks at
 SHIFTS = 200  # of the target, to learn what chance gives
+NEXT = 1e-2  # standard deviations that a local regression looks at the least: rounding parts inputs that are equal
+NOTHING = 1e-4  # standard deviations; an input of which no more is left repeats those taken
 LEVEL = 0.95  # quantile of what chance gives that an input has to pass
 MOST = 15  # inputs taken for one step ahead
 SEASONAL_LAGS = 4  # seasons back that the moment itself is a candidate
@@ -84,7 +86,7 @@ def select_inputs(values: np.ndarray, target: np.ndarray, inputs: Sequence[Input
         smoother = loess(every[:, taken]) if taken else np.full((len(values), len(values)), 1 / len(values), np.float32)
         left, rest = every[:, open_], wanted
         left, rest = left - smoother @ left, rest - smoother @ rest
-        scores, chance = information(left, rest[:, 0], rng)
+        scores, chance = information(np.where(left.std(0) > NOTHING, left, 0), rest[:, 0], rng)
         best = int(np.argmax(scores))
         passed = bool(scores[best] > chance)
         picks.append(Pick(ahead=ahead, input=inputs[open_[best]], information=float(scores[best]), chance=chance, taken=passed))
@@ -125,7 +127,7 @@ def loess(inputs: np.ndarray, span: float = SPAN) -> np.ndarray:
     squares = np.square(white).sum(1)
     apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * white @ white.T, 0))
     reach = np.partition(apart, max(int(span * num), 2) - 1, axis=1)[:, max(int(span * num), 2) - 1]
-    weights = (1 - np.minimum(apart / np.maximum(reach, 1e-6)[:, None], 1) ** 3) ** 3
+    weights = (1 - np.minimum(apart / np.maximum(reach, NEXT)[:, None], 1) ** 3) ** 3
     np.fill_diagonal(weights, 0)
     design = np.concatenate([np.ones((num, 1), np.float32), white], 1)
     size = design.shape[1]

@@ -116,13 +116,16 @@ class Sureness:
     """How well the quantiles of a model hold, fold by fold; nothing at all for a model without."""
 
     def __init__(
-        self, calibration: Calibration | None, spacing: int, horizon: int, before: Mapping[int, Settled] | None = None
-    ):
+        self, calibration: Calibration | None, spacing: int, horizon: int, before: Mapping[int, Settled] | None = None,
+        units: np.ndarray | None = None,
+    ):  # fmt: skip
         """`spacing` is the number of steps between origins.
 
         Args:
             before: where an earlier fold has left the quantiles of a series, by its number; others begin as calibrated.
+            units: (S,) the standard deviation of each series, in which its quantiles follow errors; None: of all 1.
         """
+        self.units = units
         self.calibration, self.spacing, self.before = calibration, spacing, before or {}
         self.left: dict[int, Settled] = {}  # where this fold leaves them
         self.errors = QuantileErrors(calibration.levels, horizon) if calibration else None
@@ -137,9 +140,14 @@ class Sureness:
             if one not in self.rolled:
                 self.rolled[one] = self.calibration.rolled(self.spacing, self.before.get(int(one)))
             own = series == one
-            moved[own] = self.rolled[one].follow(quantiles[own], known[own])
+            moved[own] = self.followed(self.rolled[one], one, quantiles[own], known[own])
         self.settle(but=int(series[-1]))  # the only one that may go on in the next windows
         self.errors.add(moved, truth, seen)
+
+    def followed(self, rolling: Rolling, series: int, quantiles: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Quantiles (N, H, Q) of a series, moved, in the unit that they came in."""
+        unit = 1.0 if self.units is None else self.units[series]
+        return rolling.follow(quantiles / unit, known / unit) * unit
 
     def settle(self, but: int | None = None) -> dict[int, Settled]:
         """Where the series stand that are over, all `but` one; of very many the first."""
@@ -162,5 +170,5 @@ class Sureness:
         if quantiles is None:
             return {}
         rolling = self.calibration.rolled(self.spacing, self.before.get(series))
-        own = rolling.follow(quantiles, np.where(seen, truth, np.nan))[-1]
+        own = self.followed(rolling, series, quantiles, np.where(seen, truth, np.nan))[-1]
         return {name: [own[:, low].tolist(), own[:, high].tolist()] for name, (low, high) in self.errors.pairs.items()}

@@ -38,7 +38,7 @@ def main_season(series: Iterable[np.ndarray], calendar: tuple[int, ...]) -> int:
             known[period] = own
             if own >= NEARLY and len(known) == 1:  # whatever else there is, it can not be much better
                 return period
-    others = {} if known else off_calendar(held)
+    others = {} if max(known.values(), default=0.0) >= NEARLY else off_calendar(held)
     best = max([*known.values(), *others.values()], default=0.0)
     return min((period for period, own in known.items() if own >= NEARLY * best), default=0) or min(
         (period for period, own in others.items() if own >= MUCH * best), default=1

@@ -159,10 +159,13 @@ class Training:
 
         self.network.load_state_dict(part("network"))
         self.mean, self.best = part("mean"), part("best")
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
         state: dict[int, dict] = {}
         for name, value in part("optimizer").items():
             index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = value.cpu() if key == "step" else value
+            # Laid out in memory as its parameter is: a fused step takes both as they lie.
+            own = value.cpu() if key == "step" else torch.empty_like(parameters[int(index)]).copy_(value)
+            state.setdefault(int(index), {})[key] = own
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.epoch, self.step, self.best_epoch = checkpoint.epoch, checkpoint.step, checkpoint.best_epoch
         self.history, self.losses = list(checkpoint.history), list(checkpoint.tensors["losses"].to(self.device))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from models.batches import Batch, in_order
+from models.batches import Batch, in_order, thinning
 from models.bundle import Bundle, dump_bundle
 from models.choice import best_mean
 from models.networks import form_name
@@ -28,8 +28,8 @@ def choose(
     """Store the bundle of the networks whose mean forecast has the lowest error on validation."""
     scaler, _ = read_scaler(normalised, windows[0].columns, store)
     bundles = [read_bundle(store, model) for model in tried]
-    forecasts, target = forecast_validation(bundles, open_windows(windows, scaler, folds, store))
-    chosen, errors = best_mean(forecasts, target, metric)
+    forecasts, target, spacing = forecast_validation(bundles, open_windows(windows, scaler, folds, store))
+    chosen, errors = best_mean(forecasts, target, metric, spacing)
     names = [form_name(bundle.description.members[0].network) for bundle in bundles]
     say("chosen on validation: " + " and ".join(names[at] for at in chosen))
     bundle = merged([bundles[at] for at in chosen])
@@ -58,8 +58,11 @@ def merged(bundles: list[Bundle]) -> Bundle:
     )
 
 
-def forecast_validation(bundles: list[Bundle], cut: WindowSet) -> tuple[np.ndarray, np.ndarray]:
-    """Forecasts (M, N, H) of each bundle and targets (N, H), NaN where not observed, of the validation windows, scaled."""
+def forecast_validation(bundles: list[Bundle], cut: WindowSet) -> tuple[np.ndarray, np.ndarray, int]:
+    """Forecasts (M, N, H) of each bundle and targets (N, H), NaN where not observed, of the validation windows, scaled.
+
+    And the steps between their origins.
+    """
     numbers = bundles[0].numbers
     blocks, lookback, limit = cut.fold("validation", numbers), cut.windows.lookback, max(1, STEPS // cut.windows.horizon)
     forecasts: list[list[np.ndarray]] = [[] for _ in bundles]
@@ -70,4 +73,5 @@ def forecast_validation(bundles: list[Bundle], cut: WindowSet) -> tuple[np.ndarr
             own.append(bundle.forecast(batch.past, batch.future, batch.series))
         seen = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
         targets.append(seen.numpy())
-    return np.stack([np.concatenate(own) for own in forecasts]), np.concatenate(targets)
+    spacing = blocks.stride * thinning(blocks, limit)
+    return np.stack([np.concatenate(own) for own in forecasts]), np.concatenate(targets), spacing

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.choice import error_of, losses_of
+from models.choice import error_of, independent, losses_of
 from models.windows import FoldSpec
 from tasks.choose import forecast_validation
 from tasks.normalise import Normalised, read_scaler
@@ -27,18 +27,18 @@ def judge(
     """Forecast the validation fold with a model, and with the one that a search started from."""
     scaler, _ = read_scaler(normalised, windows[0].columns, store)
     bundles = [read_bundle(store, one) for one in (model, start)]
-    (own, others), target = forecast_validation(bundles, open_windows(windows, scaler, folds, store))
-    error, apart = error_of(own, target, metric), standard_errors(own, others, target, metric)
+    (own, others), target, spacing = forecast_validation(bundles, open_windows(windows, scaler, folds, store))
+    error, apart = error_of(own, target, metric), standard_errors(own, others, target, metric, spacing)
     with store.draft(this_call()) as draft:
         return draft.commit(Judged, error=error, standard_errors=apart)
 
 
-def standard_errors(own: np.ndarray, others: np.ndarray, target: np.ndarray, metric: str) -> float | None:
+def standard_errors(own: np.ndarray, others: np.ndarray, target: np.ndarray, metric: str, spacing: int = 1) -> float | None:
     """By how many standard errors of the difference `own` (N, H) is nearer to the target than `others`.
 
-    Only every H-th window is counted, since neighbouring windows share most of their steps.
+    Only as many windows are counted as share no step; their origins are `spacing` steps apart.
     """
     seen = ~np.isnan(target).all(1)
     nearer = losses_of(others[seen], target[seen], metric) - losses_of(own[seen], target[seen], metric)
-    spread = nearer.std() / np.sqrt(max(1.0, len(nearer) / target.shape[1]))
+    spread = nearer.std() / np.sqrt(independent(len(nearer), target.shape[1], spacing))
     return float(nearer.mean() / spread) if spread > 0 else None

@@ -164,7 +164,8 @@ class Backtest:
         self.masked = cut.columns.masked
         self.every = -(-sum(self.blocks.num_windows) // MOST)
         begun = {self.numbers[name]: own for name, own in (before or {}).items() if name in self.numbers}
-        self.sureness = Sureness(self.model.calibration, self.blocks.stride * self.every, cut.windows.horizon, begun)
+        spacing, units = self.blocks.stride * self.every, self.model.std[:, 0] if bundle else None
+        self.sureness = Sureness(self.model.calibration, spacing, cut.windows.horizon, begun, units)
 
     @cached_property
     def clock(self) -> Clock:

@@ -49,6 +49,14 @@ def test_windows_that_share_their_steps_count_as_fewer():
     assert (choose_by(1), choose_by(60)) == ((0,), (0, 1))
 
 
+def test_windows_whose_origins_lie_a_horizon_apart_share_none():
+    rng = np.random.default_rng(1)
+    worse = rng.normal(1.1, 0.2, (60, 1)) * np.ones((1, 24))
+    forecasts, target = np.stack([np.ones((60, 24)), worse]), np.zeros((60, 24))
+    chosen = {spacing: best_mean(forecasts, target, "mae", spacing)[0] for spacing in (1, 24, 100)}
+    assert chosen == {1: (0, 1), 24: (0,), 100: (0,)}
+
+
 def test_the_metric_decides():
     # One form misses every fourth step by far, the other each by a little more on average.
     spikes = np.where(np.arange(400)[:, None] % 4 == 0, 4.4, 0.0) * np.ones((1, 2))

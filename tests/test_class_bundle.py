@@ -26,6 +26,7 @@ from models.networks import FitSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = (ReferenceClassifierSpec(filters=4, hidden=8), ResidualClassifierSpec(channels=4, depth=1), RocketSpec(features=168))
+BLEND = {"weights": [1.0], "temperatures": [1.0], "temperature": 1.0, "doubt": 0.1}
 
 
 def cases(num_cases=12, seed=0) -> Cases:
@@ -86,6 +87,13 @@ def test_nothing_in_it_is_pickled(model):
         ({"shares": [1.0]}, r"shares are 1; the rest of the bundle makes them 2"),
         ({"members": []}, r"members: "),
         ({"unknown": 1}, r"unknown: Extra inputs"),
+        ({"classes": ["no", "no"]}, r"classes has one of them twice"),
+        ({"shares": [-0.5, 1.5]}, r"shares\.0: Input should be greater than or equal to 0"),
+        ({"blend": {**BLEND, "temperature": -1}}, r"blend\.temperature: Input should be greater than 0"),
+        ({"blend": {**BLEND, "temperatures": [0.0]}}, r"blend\.temperatures\.0: Input should be greater than 0"),
+        ({"blend": {**BLEND, "temperatures": [1.0, 1.0]}}, r"blend: temperatures are 2 of 1 members"),
+        ({"blend": {**BLEND, "weights": [0.5]}}, r"blend: weights add up to 0\.5; they are shares of one"),
+        ({"blend": {**BLEND, "doubt": -1}}, r"blend\.doubt: Input should be greater than or equal to 0"),
         ({"task": "forecasting"}, r"task: Input should be 'classification'"),
     ],
 )

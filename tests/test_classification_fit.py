@@ -49,15 +49,16 @@ def test_the_same_seed_ends_in_the_same_weights_and_another_does_not(spec):
 
 @pytest.mark.parametrize("spec", KINDS[:2], ids=lambda spec: spec.kind)
 @pytest.mark.parametrize("stopped_at", [4, 6], ids=["after an epoch", "within one"])
-def test_a_run_that_is_resumed_ends_in_the_weights_of_one_that_was_not_interrupted(spec, stopped_at):
-    cases, kept = waves(unequal=True), []
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+def test_a_run_that_is_resumed_ends_in_the_weights_of_one_that_was_not_interrupted(spec, stopped_at, optimizer):
+    cases, kept, fit = waves(unequal=True), [], SHORT.model_copy(update={"optimizer": optimizer})
 
     def save(checkpoint: Checkpoint) -> None:
         kept.append(checkpoint)
 
-    whole = fit_classifier(spec, SHORT, cases, 2, 0, save=save, due=lambda: True)
+    whole = fit_classifier(spec, fit, cases, 2, 0, save=save, due=lambda: True)
     middle = next(checkpoint for checkpoint in kept if checkpoint.step == stopped_at)
-    resumed = fit_classifier(spec, SHORT, cases, 2, 0, resume=middle)
+    resumed = fit_classifier(spec, fit, cases, 2, 0, resume=middle)
     assert resumed.history == whole.history
     assert all(torch.equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
 

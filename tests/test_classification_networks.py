@@ -150,6 +150,25 @@ def test_cases_that_differ_tenfold_in_spread_are_also_seen_by_their_own():
     assert found[4:].tolist() == [0, 0]
 
 
+def test_cases_whose_levels_differ_far_more_than_they_change_are_also_seen_by_their_own():
+    alike = waves()
+    levels = np.random.default_rng(0).normal(0, 100, len(alike))
+    apart = make_cases([alike.values(at) + levels[at] for at in range(len(alike))], alike.labels)
+    assert shape_of(apart, 2).rescaled
+    near = make_cases([alike.values(at) + levels[at] / 100 for at in range(len(alike))], alike.labels)
+    assert not shape_of(near, 2).rescaled
+    still = make_cases([np.c_[alike.values(at), np.full(40, 3.0)] for at in range(len(alike))], alike.labels)
+    assert not shape_of(still, 2).rescaled
+
+
+@pytest.mark.parametrize("unit", [1e-13, 1e-9, 1e9])
+def test_cases_in_another_unit_are_of_the_same_shape(unit):
+    cases = waves()
+    other = make_cases([cases.values(at) * unit for at in range(len(cases))], cases.labels)
+    assert shape_of(other, 2) == shape_of(cases, 2)
+    assert scale_of(other)[1] == pytest.approx(scale_of(cases)[1] * unit)
+
+
 def test_differences_begin_with_none_and_end_with_the_case():
     values = torch.tensor([[[1.0, 3, 2, 0]]])
     assert differences(values, inside(torch.tensor([3]), 4)).tolist() == [[[0, 2, -1, 0]]]

@@ -120,6 +120,49 @@ def test_leave_one_out_in_closed_form_is_what_leaving_one_out_gives(cases, featu
     assert found.loss == pytest.approx(losses.mean(), abs=1e-4)
 
 
+def test_leave_one_out_of_very_few_cases_and_a_whole_rocket_is_what_leaving_one_out_gives(monkeypatch):
+    cases = waves(num_each=2)
+    network, _ = fitted(cases, spec=RocketSpec())
+    found = rocket.features_of(network, cases).astype(np.float64)
+    features = ((found - found.mean(0)) / (found.std(0) + 1e-8)).astype(np.float32)
+    weakest = rocket.STRENGTHS[0]
+    monkeypatch.setattr(rocket, "STRENGTHS", np.array([weakest]))
+    seen = []
+    monkeypatch.setattr(rocket, "losses_of", lambda said, labels: seen.append(said) or np.zeros(len(labels)))
+    monkeypatch.setattr(rocket, "softmax", lambda scores, heat: scores)
+    fit_ridge(features, cases.labels, 2)
+    wanted = np.where(cases.labels[:, None] == np.arange(2), 1.0, -1.0)
+    for out in range(len(cases)):
+        rest = np.arange(len(cases)) != out
+        own, middle = features[rest].astype(np.float64), features[rest].mean(0, dtype=np.float64)
+        centred, mean = own - middle, wanted[rest].mean(0)
+        dual = np.linalg.solve(centred @ centred.T + weakest * len(cases) / 100 * np.eye(rest.sum()), wanted[rest] - mean)
+        assert seen[0][out] == pytest.approx((features[out] - middle) @ centred.T @ dual + mean, abs=1e-5)
+
+
+def stairs(num_each: int, seed: int, most: int = 120):
+    """Levels that are held for a while, as many as the number of the class and four."""
+    rng = np.random.default_rng(seed)
+    series, labels = [], []
+    for label in range(3):
+        for _ in range(num_each):
+            count = int(rng.integers(70, most))
+            cuts = np.sort(rng.choice(np.arange(4, count - 4), label + 3, replace=False))
+            levels = np.round(rng.uniform(0, 100, label + 4), 1)
+            series.append(levels[np.searchsorted(cuts, np.arange(count), side="right")])
+            labels.append(label)
+    return make_cases(series, labels)
+
+
+def test_the_rounding_of_steps_that_do_not_change_tells_nothing():
+    train, asked = stairs(20, 0), stairs(30, 1)
+    network, _ = fitted(train, 3, spec=RocketSpec())
+    together = predict(network, asked)
+    alone = np.concatenate([predict(network, asked.pick(np.array([at]))) for at in range(len(asked))])
+    assert np.abs(together - alone).max() < 1e-3
+    assert min(getattr(network, f"thresholds_{at}").abs().min() for at in range(len(network.dilations))) >= rocket.NOUGHT
+
+
 def test_a_ridge_that_gets_every_case_right_is_sure_but_not_certain():
     labels = np.arange(20) % 2
     rows = np.where(labels[:, None] == 1, 1.0, -1.0).astype(np.float32) * np.ones((1, 6), np.float32)

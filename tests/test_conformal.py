@@ -100,6 +100,33 @@ def test_few_windows_share_the_scores_of_neighbouring_steps():
     assert offsets[:, 2].std() < alone[:, 2].std() / 1.5
 
 
+def test_a_step_that_was_seldom_observed_shares_the_scores_of_its_neighbours():
+    quantiles, truth = normal_case(num_windows=300, horizon=8, sigma=1.0)
+    whole = offsets_of(scores(quantiles, truth), LEVELS)
+    truth[1:, 3] = np.nan
+    offsets = offsets_of(scores(quantiles, truth), LEVELS)
+    others = np.arange(8) != 3
+    assert np.array_equal(offsets[others], whole[others])
+    assert offsets[3, 2] > 0.8 * whole[others, 2].max()
+    assert offsets[3, 0] < 0.8 * whole[others, 0].min()
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e9])
+def test_intervals_in_another_unit_are_the_same_in_that_unit(unit):
+    quantiles, truth = normal_case(60, 4)
+    series, seen = np.repeat([0, 1], 30), np.ones((60, 4), bool)
+    calibration = calibration_of(np.zeros((4, 3)), following_of(quantiles, truth, series, LEVELS, 6, 1))
+    plain, other = Sureness(calibration, 1, 4), Sureness(calibration, 1, 4, units=np.array([unit, unit]))
+    plain.add(series, quantiles, truth, seen)
+    other.add(series, quantiles * unit, truth * unit, seen)
+    for name, found in plain.intervals().items():
+        assert other.intervals()[name]["coverage"] == found["coverage"]
+        assert other.intervals()[name]["width"] == pytest.approx(found["width"] * unit)
+    band = plain.bands(1, quantiles, truth, seen)
+    for name, sides in other.bands(1, quantiles * unit, truth * unit, seen).items():
+        assert np.array(sides) == pytest.approx(np.array(band[name]) * unit)
+
+
 def test_what_was_not_observed_moves_no_offset():
     quantiles, truth = normal_case(horizon=1)
     holes = np.concatenate([truth, np.full_like(truth, np.nan)])

@@ -39,6 +39,14 @@ def test_a_copy_of_an_input_and_noise_are_not_taken():
     assert picks[-1].information <= picks[-1].chance
 
 
+@pytest.mark.parametrize("share", [0.4, 0.05])
+def test_a_flag_is_taken_once_however_often_it_is_given(share):
+    rng = np.random.default_rng(3)
+    flag = (rng.random(NUM) < share).astype(float)
+    values = np.c_[flag, 1 - flag, flag, rng.normal(size=(NUM, 2))]
+    assert len(taken(select_inputs(values, 2 * flag + 0.3 * rng.normal(size=NUM), named(5), 1))) == 1
+
+
 def test_an_input_whose_square_matters_is_taken():
     rng = np.random.default_rng(1)
     values = rng.normal(size=(NUM, 3))
@@ -80,6 +88,11 @@ def test_local_regression_takes_a_line_to_itself_and_leaves_noise():
 def test_local_regression_stands_inputs_that_are_the_same():
     inputs = np.repeat(np.random.default_rng(0).normal(size=(300, 1)), 2, 1).astype(np.float32)
     np.testing.assert_allclose(loess(inputs) @ inputs[:, 0], inputs[:, 0], atol=5e-3)
+
+
+def test_local_regression_on_rare_flags_looks_at_those_that_are_equal():
+    flags = normal_scores((np.random.default_rng(0).random((600, 4)) < 0.05) * 1.0)
+    assert loess(flags).sum(1).min() > 0.5
 
 
 def test_equal_values_share_their_rank():

@@ -43,6 +43,7 @@ def pulses(steps: int, period: int) -> np.ndarray:
         (wave(2000, 12) + 0.5 * wave(2000, 24), HOURS, 24),  # two humps a day, one higher
         (wave(1500, 37) + 0.5 * noise(1500), HOURS, 37),  # a machine's own
         (pulses(1500, 37), HOURS, 37),  # a spectrum of harmonics only
+        (np.tile(2 * noise(37, seed=21), 60)[:2000] + noise(2000, seed=1, size=0.5), HOURS, 37),  # at 24 it agrees a little
         (wave(3000, 365.25) + noise(3000, size=0.5), DAYS, 365),
         (wave(100, 12) + noise(100, size=0.5), MONTHS, 12),
         (wave(48, 12), MONTHS, 12),  # four years

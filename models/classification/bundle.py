@@ -49,7 +49,7 @@ class ClassDescription(BaseModel):
     members: Annotated[tuple[ClassMember, ...], Field(min_length=1)]
     shape: Shape
     classes: tuple[str, ...]
-    shares: tuple[float, ...]  # of the classes among the cases trained on
+    shares: tuple[Annotated[float, Field(ge=0, le=1)], ...]  # of the classes among the cases trained on
     channels: tuple[str, ...]
     windows: LabelWindows | None  # of a stream
     blend: Blend  # how members make one probability, and how sure that is
@@ -67,6 +67,9 @@ class ClassDescription(BaseModel):
         ):
             if found != needed:
                 raise ValueError(f"{what} are {found}; the rest of the bundle makes them {needed}")
+        for what, names in (("classes", self.classes), ("channels", self.channels)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} has one of them twice")
         return self
 
 

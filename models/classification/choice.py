@@ -4,9 +4,10 @@ Axes in names: M members, N cases, K classes.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.classification.metrics import SMALLEST
 
@@ -21,10 +22,18 @@ class Blend(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    weights: tuple[float, ...]  # (M,) that add up to one
-    temperatures: tuple[float, ...]  # (M,) by which each member's logits are divided
-    temperature: float  # by which the logarithm of their mean is divided
-    doubt: float  # share of every probability that is dealt out evenly: some cases without a mistake prove no certainty
+    weights: tuple[Annotated[float, Field(ge=0)], ...]  # (M,) that add up to one
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...]  # (M,) by which each member's logits are divided
+    temperature: float = Field(gt=0)  # by which the logarithm of their mean is divided
+    doubt: float = Field(ge=0, le=1)  # of every probability, dealt out evenly: cases without a mistake prove no certainty
+
+    @model_validator(mode="after")
+    def _parts_go_together(self):
+        if len(self.temperatures) != len(self.weights):
+            raise ValueError(f"temperatures are {len(self.temperatures)} of {len(self.weights)} members")
+        if abs(sum(self.weights) - 1) > 1e-6:
+            raise ValueError(f"weights add up to {sum(self.weights):.6g}; they are shares of one")
+        return self
 
     def probabilities(self, logits: list[np.ndarray]) -> np.ndarray:
         """The probabilities (N, K) that M times (N, K) logits make together."""

@@ -27,6 +27,7 @@ FEWER = 2_520  # features at most, where there are many cases
 MOST = 10_000  # cases that it learns from
 TRIED, FEW = 1_000, 840  # cases that the way to see them is chosen by, and features: it is their dilations that take long
 TINY = 1e-12  # share of the others in an answer, below which there is nothing to divide by
+NOUGHT = 1e-4  # standard deviations; what a kernel makes of steps that do not change is 0 but for rounding, far less than it
 USUAL_HEAT = 0.3  # by which scores between -1 and 1 are divided to be logits, as far as cases do not tell
 
 
@@ -140,8 +141,9 @@ def attempt(network: Rocket, cases: Cases, own: float, num_classes: int, seed: i
     network.own.fill_(own)
     set_thresholds(network, cases, np.random.default_rng(seed))
     features = features_of(network, cases)
-    middle, spread = features.mean(0), features.std(0) + 1e-8
+    middle = features.mean(0, dtype=np.float64).astype(np.float32)
     features -= middle
+    spread = np.where(np.ptp(features, 0) > 0, features.std(0) + 1e-8, 1).astype(np.float32)
     features /= spread
     ridge = fit_ridge(features, cases.labels, num_classes)
     network.middle.copy_(torch.from_numpy(middle))
@@ -167,7 +169,9 @@ def set_thresholds(network: Rocket, cases: Cases, draw: np.random.Generator) -> 
         size = max(1, NUMBERS // (num_channels * int(cases.lengths.max())))
         for some in np.split(np.arange(num_kernels), range(size, num_kernels, size)):
             made = own_responses(network, cases.batch(chosen[some]), at, torch.from_numpy(some))
-            getattr(network, f"thresholds_{at}")[some] = torch.nanquantile(made, level, dim=1).T
+            found = torch.nanquantile(made, level, dim=1).T
+            # Nothing is compared with 0 itself: where a case stands still, its rounding would be what tells classes apart.
+            getattr(network, f"thresholds_{at}")[some] = found.where(found.abs() >= NOUGHT, NOUGHT)
 
 
 def own_responses(network: Rocket, batch: CaseBatch, at: int, kernels: Tensor) -> Tensor:
@@ -212,7 +216,7 @@ def fit_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Rid
     if dual:  # the constant is taken out to the last digit: of many features and few cases, little else is left of an error
         gram = gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
     values, vectors = np.linalg.eigh(gram)
-    values = np.maximum(values, 0)
+    values = np.where(values > (TINY * values[-1] if dual else 0), values, 0)
     basis = vectors if dual else features @ (vectors / np.sqrt(np.maximum(values, 1e-12))).astype(np.float32)
     projected, squared = basis.T @ wanted, basis**2
     best = None

@@ -9,10 +9,11 @@ from models.classification.specs import Shape
 
 FAR = 8.0  # standard deviations beyond which a value is taken for this
 SMOOTH = 4.0  # a series whose steps are so many times smaller than its spread can be stretched without harm
-TENFOLD = 10.0  # cases whose spread differs by more are also shown with their own taken out
+TENFOLD = 10.0  # cases whose spreads, or levels, differ by more are also shown with their own taken out
 MANY = 2_520  # cases from which on a rocket takes fewer features, so that its ridge can be solved
 ASKED = 5_000  # cases at most that a scale is learned from
 LONG, SMOOTHED = 512, 384  # steps from which on a net takes several at a time; what they become of a smooth series
+STILL = 1e-6  # of a channel's spread, below which the usual case has none
 FLOOR = 1e-3  # of a channel's spread, below which that of a case counts as none
 
 
@@ -23,8 +24,10 @@ def shape_of(cases: Cases, num_classes: int) -> Shape:
     mean, std = scale_of(cases)
     centres, spreads = (np.stack([figure(one) for one in values]) for figure in (nanmean, nanstd))
     alike = np.abs(centres - mean).max() < 0.02 * std.max() and np.abs(spreads / std - 1).max() < 0.1
-    ratio = (np.quantile(spreads, 0.9, axis=0) / (np.quantile(spreads, 0.1, axis=0) + FLOOR * std)).max()
-    roughness = [(nanstd(one) / (nanstd(np.diff(one, axis=0)) + 1e-9)).mean() for one in values if len(one) > 2]
+    low, usual, high = (np.quantile(spreads, level, axis=0) for level in (0.1, 0.5, 0.9))
+    levels = np.divide(std, usual, out=np.zeros_like(std), where=usual > STILL * std)
+    ratio = np.maximum(high / (low + FLOOR * std), levels).max()
+    roughness = [(nanstd(one) / (nanstd(np.diff(one, axis=0)) + 1e-9 * std)).mean() for one in values if len(one) > 2]
     longest, rough = int(cases.lengths.max()), bool(not roughness or np.median(roughness) < SMOOTH)
     return Shape(
         num_channels=cases.num_channels,
@@ -63,7 +66,7 @@ def scale_of(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
     mean = sum(np.nansum(one, 0, dtype=np.float64) for one in each) / np.maximum(count, 1)
     square = sum(np.nansum((one - mean) ** 2, 0, dtype=np.float64) for one in each) / np.maximum(count, 1)
     std = np.sqrt(square)
-    return mean, np.where(std > 1e-12 * np.maximum(np.abs(mean), 1), std, 1.0)
+    return mean, np.where(std > 1e-12 * np.abs(mean), std, 1.0)
 
 
 def inside(lengths: Tensor, steps: int) -> Tensor:

@@ -79,7 +79,7 @@ class Shape(BaseModel):
     usual: int = Field(ge=1, le=1 << 20, description="steps of the median one")
     masked: bool = Field(description="whether values are missing among the cases to train on")
     rough: bool = Field(description="whether neighbouring steps differ much, so that time can not be stretched")
-    rescaled: bool = Field(description="whether cases differ so much in spread that each is also seen by its own")
+    rescaled: bool = Field(description="whether cases differ so much in spread or level that each is also seen by its own")
     alike: bool = Field(description="whether every case has the same mean and spread")
     many: bool = Field(description="whether there are so many cases that a rocket takes fewer features")
     stride: int | None = Field(None, ge=1, le=1 << 20, description="steps that a net takes at a time; older bundles have none")
