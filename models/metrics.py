@@ -40,9 +40,12 @@ def score(errors: StepErrors, steps: int) -> dict[str, float | None]:
     """MAE and RMSE over the first `steps` steps of every forecast, and the mean over series of MASE.
 
     MASE divides a series' MAE by its in-sample seasonal-naive MAE (Hyndman and Koehler 2006, eq. 3 with a season). Series
-    that repeat themselves exactly have none, and are left out of the mean; it is None where no series has one.
+    that repeat themselves exactly have none, and are left out of the mean; it is None where no series has one. All are None
+    where none of these steps was observed.
     """
-    count = max(errors.count[:, :steps].sum(), 1)
+    count = errors.count[:, :steps].sum()
+    if not count:
+        return {"mae": None, "rmse": None, "mase": None}
     scaled = [value for value in errors.by_series(steps)[1] if value is not None]
     return {
         "mae": float(errors.absolute[:, :steps].sum() / count),
@@ -83,26 +86,37 @@ class QuantileErrors:
 
         CRPS is twice the pinball loss, integrated over the levels by trapezes that end in 0 at levels 0 and 1 (Gneiting and
         Ranjan 2011, eq. 10). WQL is twice the pinball loss, a mean over levels, divided by the mean absolute truth (Salinas
-        et al. 2020); None where that is zero.
+        et al. 2020); None where that is zero, and both where none of these steps was observed.
         """
-        loss = self.loss[:steps].sum(0) / max(self.count[:steps].sum(), 1)
+        count = self.count[:steps].sum()
+        if not count:
+            return {"crps": None, "wql": None}
+        loss = self.loss[:steps].sum(0) / count
         around = np.concatenate([[0.0], self.levels, [1.0]])
-        size = self.size[:steps].sum() / max(self.count[:steps].sum(), 1)
+        size = self.size[:steps].sum() / count
         crps = 2 * float(loss @ (around[2:] - around[:-2]) / 2)
         return {"crps": crps, "wql": 2 * float(loss.mean()) / size if size else None}
 
     def intervals(self) -> dict[str, dict]:
-        """Of each central interval, by its nominal coverage in percent: coverage and mean width, in all and by step."""
-        total, count = max(self.count.sum(), 1), np.maximum(self.count, 1)
+        """Of each central interval, by its nominal coverage in percent: coverage and mean width, in all and by step.
+
+        None of a step that was never observed.
+        """
+        total = max(self.count.sum(), 1)
         return {
             name: {
                 "coverage": float(self.inside[:, at].sum() / total),
                 "width": float(self.width[:, at].sum() / total),
-                "coverage_by_step": (self.inside[:, at] / count).tolist(),
-                "width_by_step": (self.width[:, at] / count).tolist(),
+                "coverage_by_step": means(self.inside[:, at], self.count),
+                "width_by_step": means(self.width[:, at], self.count),
             }
             for at, name in enumerate(self.pairs)
         }
+
+
+def means(sums: np.ndarray, counts: np.ndarray) -> list[float | None]:
+    """Sums divided by counts, None where nothing was counted."""
+    return [float(own / count) if count else None for own, count in zip(sums, counts, strict=True)]
 
 
 def central(levels: Sequence[float]) -> dict[str, tuple[int, int]]:

@@ -59,14 +59,14 @@ def draw_examples(examples: Sequence[dict], unit: str) -> Figure:
     return figure
 
 
-def draw_by_step(curves: dict[str, Sequence[float]], unit: str) -> Figure:
-    """Mean absolute error at each step of the horizon, a line a model."""
+def draw_by_step(curves: dict[str, Sequence[float | None]], unit: str) -> Figure:
+    """Mean absolute error at each step of the horizon, a line a model; a gap at one that was never observed."""
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = plain(figure.subplots())
     for name, curve in curves.items():
         marker = "o" if len(curve) == 1 else None
         steps = np.arange(1, len(curve) + 1)
-        axes.plot(steps, curve, color=COLOURS[name], linewidth=2, label=name, marker=marker)
+        axes.plot(steps, np.array(curve, float), color=COLOURS[name], linewidth=2, label=name, marker=marker)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step", color=INK)
@@ -89,10 +89,10 @@ def draw_intervals(intervals: dict[str, dict], unit: str) -> Figure:
         own = intervals[name]
         steps = np.arange(1, len(own["width_by_step"]) + 1)
         marker = "o" if len(steps) == 1 else None
-        percent = 100 * np.array(own["coverage_by_step"])
+        percent = 100 * np.array(own["coverage_by_step"], float)
         left.plot(steps, percent, color=colour, linewidth=2, marker=marker, label=f"{name} % interval")
         left.axhline(float(name), color=colour, linewidth=1, linestyle=":")
-        right.plot(steps, own["width_by_step"], color=colour, linewidth=2, marker=marker)
+        right.plot(steps, np.array(own["width_by_step"], float), color=colour, linewidth=2, marker=marker)
     left.set_ylim(top=101)
     right.set_ylim(bottom=0)
     left.set_ylabel("truth inside, %", color=INK)

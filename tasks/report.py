@@ -180,10 +180,11 @@ def score_rows(scores: dict[str, Scores]) -> dict[str, list[dict]]:
     table: dict[str, list[dict]] = {}
     for fold in ("test", "validation"):
         for steps in next(iter(scores.values())).scores[fold]:
-            best = min(own.scores[fold][steps]["mae"] for own in scores.values())
+            known = [own.scores[fold][steps]["mae"] for own in scores.values()]
+            best = min(known) if None not in known else None  # None: none of these steps was observed
             for name, own in scores.items():
                 values = own.scores[fold][steps]
-                row = {"steps": steps, "model": name, "best": values["mae"] == best, **values}
+                row = {"steps": steps, "model": name, "best": best is not None and values["mae"] == best, **values}
                 table.setdefault(fold, []).append(row)
     return table
 

@@ -13,7 +13,7 @@ from models.batches import Batch, gather
 from models.bundle import Bundle, Description
 from models.conformal import FOLLOWED, Calibration, Settled
 from models.errors import Fault
-from models.metrics import StepErrors, Sureness, score, score_steps
+from models.metrics import StepErrors, Sureness, means, score, score_steps
 from models.naive import seasonal_naive
 from models.windows import FoldSpec
 from tasks.ingest.clock import Clock
@@ -196,7 +196,7 @@ class Backtest:
             "scores": {str(steps): score(errors, steps) | self.sureness.score(steps) for steps in self.score_steps()},
             "num_origins": len(ranked),
             "detail": {
-                "mae_by_step": (errors.absolute.sum(0) / np.maximum(errors.count.sum(0), 1)).tolist(),
+                "mae_by_step": means(errors.absolute.sum(0), errors.count.sum(0)),
                 "clock": unit,
                 "by_clock": [
                     {"at": at, "forecasts": int(row[0]), "bias": row[1] / row[0], "mae": row[2] / row[0]}

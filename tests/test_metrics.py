@@ -93,6 +93,16 @@ def test_series_that_repeat_themselves_exactly_have_no_mase_and_are_left_out_of_
     assert score(errors_of([none], (0, [1, 1])), 2) == {"mae": 1, "rmse": 1, "mase": None}
 
 
+def test_steps_that_were_never_observed_have_no_score():
+    errors = StepErrors(2, [1.0])
+    errors.add(np.zeros(3, int), np.full((3, 2), 5.0), np.array([[False, True]] * 3))
+    assert score(errors, 1) == {"mae": None, "rmse": None, "mase": None}
+    assert score(errors, 2) == {"mae": 5, "rmse": 5, "mase": 5}
+    own = sure([[[0, 1, 2], [0, 1, 4]]], [[1, 3]], seen=[[False, True]])
+    assert own.score(1) == {"crps": None, "wql": None}
+    assert own.intervals()["80"] == {"coverage": 1, "width": 4, "coverage_by_step": [None, 1], "width_by_step": [None, 4]}
+
+
 def sure(quantiles, truth, levels=(0.1, 0.5, 0.9), seen=None):
     quantiles, truth = np.array(quantiles, float), np.array(truth, float)
     errors = QuantileErrors(levels, truth.shape[1])

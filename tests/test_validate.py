@@ -229,7 +229,7 @@ def test_scores_are_given_for_one_step_half_a_season_a_season_and_the_horizon(ho
     assert score_steps(horizon, season) == steps
 
 
-def scores(mae: float, mase: float | None = 1.0) -> Scores:
+def scores(mae: float | None, mase: float | None = 1.0) -> Scores:
     fold = {"2": {"mae": mae, "rmse": 1.0, "mase": mase}}
     folds = {"validation": fold, "test": {"2": {"mae": 0.0, "rmse": 0.0, "mase": 0.0}}}
     return Scores(
@@ -269,6 +269,8 @@ def test_a_gate_on_a_metric_without_meaning_or_on_steps_without_scores_is_refuse
         judge(MODEL, scores(1, None), {"seasonal naive": scores(1)}, GateSpec(metric="mase"))
     with pytest.raises(Fault, match=r"gate\.steps is 7; scores are made for 2 steps"):
         judge(MODEL, scores(1), {"seasonal naive": scores(1)}, GateSpec(steps=7))
+    with pytest.raises(Fault, match=r"first 2 steps was observed on the validation fold\. Use another gate\.steps"):
+        judge(MODEL, scores(None, None), {"seasonal naive": scores(None, None)}, GateSpec())
 
 
 def test_of_very_many_windows_an_even_selection_is_forecast(tmp_path, monkeypatch):
