@@ -8,7 +8,7 @@ from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
 from flows.checking_cases import CheckedCases, check_cases
-from flows.preparing import Ingested, ingest_source, list_faults, period_for, season_for, stock_of, windows_for
+from flows.preparing import Ingested, check_season, ingest_source, list_faults, period_for, season_for, stock_of, windows_for
 from flows.running import few_at_once, run_of
 from flows.spec import AnySpec, PipelineSpec, check_gate
 from models.errors import Fault
@@ -90,6 +90,7 @@ def check_for_training(spec: PipelineSpec, got: Ingested, series: list[Series], 
         lambda: (check_trainable(series, got.columns, spec.folds, store), fold_series(steps, spec.folds, windows)),
         *(partial(check_reach, stretch, windows.span - 1) for one in series for stretch in stretches(one)),
         lambda: calendar_of(got.overview.frequency, spec.source.timezone, got.columns).channels(ends, got.columns),
+        lambda: check_season(spec, series, store),
         lambda: check_gate(spec.gate, spec.windows, spec.season or got.overview.season),
     ]
     if found := list(dict.fromkeys(said for check in checks if (said := fault_of(check)))):

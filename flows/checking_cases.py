@@ -6,7 +6,8 @@ from flows.classification import ClassificationSpec
 from flows.gathering import check_labels, gathered
 from flows.running import Run
 from models.errors import counted
-from tasks.gather.folding import fold
+from tasks.gather.folding import absent_classes, fold
+from tasks.gather.task import read_index
 from tasks.journal import StepState
 from tasks.storage import Store
 
@@ -26,6 +27,7 @@ class CheckedCases(BaseModel):
     has_splits: bool
     num_unlabelled: int
     notes: dict[str, int]
+    absent: list[str]  # lines on classes that a fold has none of
     folder: str
     seconds: float
 
@@ -34,7 +36,8 @@ def check_cases(spec: ClassificationSpec, store: Store, run: Run) -> CheckedCase
     """Gather the cases, say what was found, and refuse what training would refuse of it."""
     labelled = gathered(spec, store)
     check_labels(spec, labelled)
-    folds, classes = fold(store, labelled, spec.folds)
+    table = read_index(store, labelled)
+    folds, classes = fold(store, labelled, spec.folds, table)
     what = "windows" if labelled.stream else "cases"
     same = labelled.shortest == labelled.longest
     steps = counted(labelled.longest, "steps") if same else f"{labelled.shortest:,} to {labelled.longest:,} steps"
@@ -43,6 +46,6 @@ def check_cases(spec: ClassificationSpec, store: Store, run: Run) -> CheckedCase
         described=f"{counted(labelled.num_cases, what)} of {steps} and {counted(len(labelled.channels), 'channels')}, "
         f"{len(classes)} classes",
         num_cases={one: int((folds == one).sum()) for one in ("train", "validation", "test")}, has_splits=labelled.has_splits,
-        num_unlabelled=labelled.num_unlabelled, notes=labelled.notes, folder=str(store.folder(labelled.step, labelled.key)),
-        seconds=run.seconds,
+        num_unlabelled=labelled.num_unlabelled, notes=labelled.notes, absent=absent_classes(table.labels, folds, classes),
+        folder=str(store.folder(labelled.step, labelled.key)), seconds=run.seconds,
     )  # fmt: skip

@@ -59,6 +59,8 @@ def print_checked_cases(checked, path: Path) -> None:
         click.echo(f"  {name:<24}{count:,}")
     folds = ", ".join(f"{count:,} {fold}" for fold, count in checked.num_cases.items() if count)
     click.echo(f"folds: {folds}" + (", as the source says" if checked.has_splits else ""))
+    for line in checked.absent:
+        click.echo(line)
     for what, count in checked.notes.items():
         if count and what != "windows in all":
             click.echo(f"{what}: {count:,}")

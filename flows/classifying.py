@@ -82,6 +82,8 @@ def classifier_steps(spec: ClassificationSpec, store: Store, run: Run) -> ClassO
     check_same_line(live, spec)
     labelled = gathered(spec, store)
     check_labels(spec, labelled)
+    if live:
+        check_channels_of(live.model, labelled)
     model, tried = train_class_forms(spec, labelled, store)
     if spec.rival:
         shape = labelled, spec.folds, spec.windows, spec.decision
@@ -137,11 +139,13 @@ def check_same_line(live: Live | None, spec: ClassificationSpec) -> None:
 
 def check_channels_of(displaced: ClassModel, labelled: Labelled) -> None:
     """Raises a Fault where the live model sees other channels than there are."""
-    if isinstance(labelled, Unknown) or displaced.channels == labelled.channels:
+    if isinstance(labelled, Unknown) or sorted(displaced.channels) == sorted(labelled.channels):
         return
+    more = set(labelled.channels) >= set(displaced.channels)
+    keep = f"Set source.channels to [{', '.join(displaced.channels)}] to go on with them, or give" if more else "Give"
     raise Fault(
         f"The live model sees the channels {shortlist(displaced.channels, 8)}; this source has "
-        f"{shortlist(labelled.channels, 8)}. Give the spec another name to start a new line of models."
+        f"{shortlist(labelled.channels, 8)}. {keep} the spec another name to start a new line of models."
     )
 
 
@@ -163,8 +167,10 @@ def label_steps(spec: ClassificationSpec, store: Store, run: Run) -> Labelling:
     if spec.forecast.uri is not None:
         source = source.model_copy(update={"uri": spec.forecast.uri, "split": None})
     files = list_case_files(source, store.downloads)
-    labelled = gather(files, source.to_read(), spec.windows, spec.forecast.uri is None, store)
     origin: datetime | None = spec.forecast.origin
+    # The windows that a stream is cut into end at its newest row; the one that ends at an origin may lie between them.
+    windows = spec.windows.model_copy(update={"stride": 1}) if spec.windows and origin else spec.windows
+    labelled = gather(files, source.to_read(), windows, spec.forecast.uri is None, store)
     written = label(spec.name, live.model, labelled, spec.folds, origin, spec.forecast.uri is not None, run.id, run.now, store)
     return Labelling(
         name=spec.name, run_id=run.id, tasks=run.tasks, model=live.model.digest, forecast_table=written.table,

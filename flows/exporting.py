@@ -37,6 +37,7 @@ class Exported(BaseModel):
 @flow(name="exporting", persist_result=False, validate_parameters=True, task_runner=few_at_once())
 def exporting(spec: AnySpec, fold: str, path: str) -> Exported:
     """Write one fold's windows or cases, in the user's units, to a Parquet file."""
+    check_parquet(Path(path))
     store = Store(spec.store)
     with run_of(store) as run:
         classifies = spec.task == "classification"
@@ -66,6 +67,12 @@ def cases_of(spec: ClassificationSpec, fold: str, store: Store) -> tuple[Iterabl
             f"in {spec.folds.parts} parts. Export --fold train, or set folds.validation."
         )
     return rows_of_cases(data, fold, labelled.channels), what
+
+
+def check_parquet(path: Path) -> None:
+    """Raises a Fault where a table would be written under a name that says another form."""
+    if path.suffix.lower() not in (".parquet", ".pq"):
+        raise Fault(f"Windows are written as Parquet, and {path.name} does not end in .parquet. Give --out such a name.")
 
 
 def write_batches(batches: Iterable[pa.RecordBatch], path: Path) -> int:

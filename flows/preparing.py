@@ -218,6 +218,7 @@ def prepare(
         return prepare_later(got, waits, store, suffix)
     if dates and not dates.told:
         got = replace(got, columns=without_part(got.columns, DATE))
+    check_season(spec, series, store)
     period, selection = period_for(spec, found.steps, overview, series, store), None
     cut = windows_for(spec, settings, period, series, store)
     if columns is None and spec.network.inputs != "all":
@@ -264,6 +265,17 @@ def season_for(spec: PipelineSpec, got: Ingested, store: Store) -> GivenSeason |
     if spec.season:
         return GivenSeason(spec.season)
     return find_season(got.series, got.columns.masked, spec.folds, got.overview.frequency, store)
+
+
+def check_season(spec: PipelineSpec, series: list[Series], store: Store) -> None:
+    """Raises a Fault where a season is given that is as long as all that any series has to train on."""
+    facts = [store.read_json(one, "index.json")["series"] for one in series if one.num_series]
+    most = max(own["steps"] for each in facts for own in each.values()) - spec.folds.validation - spec.folds.test
+    if spec.season and spec.season >= most > 0:
+        raise Fault(
+            f"season is {spec.season:,} steps, and no series has more than {most:,} to train on, in which nothing comes again. "
+            "Set a shorter season, or leave it out to have it found."
+        )
 
 
 def dates_for(spec: PipelineSpec, got: Ingested, store: Store) -> DatesFound | Unknown | None:

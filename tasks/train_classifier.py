@@ -26,6 +26,7 @@ from models.specs import FitSpec
 from models.training import Fitted
 from tasks.checkpoints import forget
 from tasks.fits import Job, fit_all
+from tasks.gather.folding import absent_classes
 from tasks.gather.opening import Folded, open_folds
 from tasks.gather.task import Labelled
 from tasks.held_out import digest_of_cases, write_held_out
@@ -78,6 +79,8 @@ def train_classifier(
     training = data.cases.pick(data.of("train"))
     held = f"{len(data.validated):,} to validate" if data.is_held_out else f"cross-validated in {folds.parts}"
     say(f"{counted(len(training), 'windows' if labelled.stream else 'cases')} to train on, {held}")
+    for line in absent_classes(data.table.labels, data.folds, data.classes):
+        say(line)
     job = Job(
         store=store.root, labelled=labelled, folds=folds, network=network, fit=fit, checkpoints=checkpoints,
         watched=watch.get() is not None,

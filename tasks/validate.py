@@ -1,7 +1,7 @@
 """Backtest a model, or seasonal naive, from every origin of the validation and test folds."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -58,6 +58,11 @@ class Asked:
     rows: np.ndarray  # (B, L+H, C) float64
     stamps: np.ndarray  # (B, H) int64 microseconds UTC
     origin: np.ndarray  # (B,) number of each window in its fold
+    earlier: np.ndarray  # (B, E) targets before each window, as many as a season is longer than it; NaN where there are none
+
+    def newest(self) -> "Asked":
+        """The last of them."""
+        return Asked(*(getattr(self, one.name)[-1:] for one in fields(self)))
 
 
 class Forecaster:
@@ -79,13 +84,15 @@ class Forecaster:
     def calibration(self) -> Calibration | None:
         return self.bundle.description.calibration if self.bundle else None
 
-    def forecast(self, rows: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Forecasts (B, H) of windows (B, L+H, C), whose targets after the origin are not looked at.
+    def forecast(self, asked: Asked) -> tuple[np.ndarray, np.ndarray | None]:
+        """Forecasts (B, H) of windows, whose targets after the origin are not looked at.
 
         And the quantiles (B, H, Q) around them, before any offsets; None from a model that has none.
         """
+        rows, series = asked.rows, asked.series
         if self.bundle is None:
-            return seasonal_naive(rows[:, : self.windows.lookback, 0], self.windows.horizon, self.season), None
+            past = np.concatenate([asked.earlier, rows[:, : self.windows.lookback, 0]], 1)
+            return seasonal_naive(past, self.windows.horizon, self.season), None
         mean, std = self.mean[series], self.std[series]
         scaled = torch.from_numpy(((rows - mean[:, None]) / std[:, None]).astype(np.float32))
         batch = Batch.split(scaled, self.windows.lookback, self.bundle.description.series.columns)
@@ -180,7 +187,7 @@ class Backtest:
         origin_mae = np.full(sum(self.blocks.num_windows), np.nan)
         for part in self.asked():
             truth, seen = self.truth(part.rows)
-            forecast, quantiles = self.model.forecast(part.rows, part.series)
+            forecast, quantiles = self.model.forecast(part)
             error = np.where(seen, forecast - truth, 0.0)
             errors.add(part.series, error, seen)
             self.sureness.add(part.series, quantiles, truth, seen)
@@ -246,7 +253,15 @@ class Backtest:
         windows = gather(torch.from_numpy(rows), torch.from_numpy(starts), cut.span).numpy()
         after = starts[:, None] + np.arange(cut.lookback, cut.span)
         series = np.full(len(chosen), self.numbers[self.blocks.series_id(block)])
-        return Asked(series, windows, stamps[after], origin)
+        reach = max(0, self.cut.scaler.season - cut.lookback)
+        earlier = self.before(block, starts, reach) if reach else np.empty((len(chosen), 0))
+        return Asked(series, windows, stamps[after], origin, earlier)
+
+    def before(self, block: int, starts: np.ndarray, count: int) -> np.ndarray:
+        """The targets (B, count) before windows that start at these rows of a block."""
+        if getattr(self, "_known", None) != block:
+            self._known, self._targets = block, self.blocks.targets_with(block, count)
+        return self._targets[starts[:, None] + np.arange(count)]
 
     def loaded(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and stamps of a block; the last one is kept."""
@@ -268,7 +283,7 @@ class Backtest:
         asked = self.windows_of(block, numbers, origin - number + numbers)  # its own window is the last
         lookback, recent = self.about.windows.lookback, 2 * self.about.windows.horizon
         truth, seen = self.truth(asked.rows)
-        forecast, quantiles = self.model.forecast(asked.rows, asked.series)
+        forecast, quantiles = self.model.forecast(asked)
         before = asked.rows[-1, max(0, lookback - recent) : lookback]
         start = number * self.blocks.stride
         earlier = self.loaded(block)[1][start + max(0, lookback - recent) : start + lookback]
@@ -282,7 +297,7 @@ class Backtest:
             "before_stamps": self.local(earlier),
             "truth": nullable(np.where(seen[-1], truth[-1], np.nan)),
             "forecast": forecast[-1].tolist(),
-            "naive": self.naive.forecast(asked.rows[-1:], asked.series[-1:])[0][0].tolist(),
+            "naive": self.naive.forecast(asked.newest())[0][0].tolist(),
             "intervals": self.sureness.bands(asked.series[-1], quantiles, truth, seen),
         }
 
@@ -298,7 +313,7 @@ def nullable(values: np.ndarray) -> list[float | None]:
 def together(parts: list[Asked]) -> Asked:
     if len(parts) == 1:
         return parts[0]
-    return Asked(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("series", "rows", "stamps", "origin")))
+    return Asked(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Asked)))
 
 
 def worst_series(names: list[str], errors: StepErrors, limit: int = 10) -> list[dict]:

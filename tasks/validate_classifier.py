@@ -37,7 +37,7 @@ def validate_classifier(
     Where no fold is held out to validate on, those to train on count by what the model said of them without having learned
     from them: in cross-validation, or, of a case that came later, now.
     """
-    data = open_folds(store, labelled, folds)
+    data = open_folds(store, labelled, folds, model.channels if model else None)
     bundle = read_classifier(store, model) if model else None
     picked = {"validation": data.validated, "test": data.of("test")}
     found = {

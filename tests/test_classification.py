@@ -278,6 +278,20 @@ def test_real_cases_of_several_channels_and_unequal_lengths_are_told_apart(serve
     assert outcome.scores["new"]["test"]["accuracy"] > 0.9
 
 
+def test_a_live_classifier_goes_on_where_channels_have_changed_places_and_new_ones_are_refused_at_once(server, tmp_path):
+    rocket = {"kind": "rocket", "features": 168}
+    frame = make_cases(20)
+    frame.insert(3, "y", np.random.default_rng(1).normal(size=len(frame)))
+    first = training(make_spec(tmp_path, frame, network=rocket))
+    again = training(make_spec(tmp_path, frame[["y", "x", "step", "label", "case"]], network=rocket))
+    scores = [one.scores["new" if one is first else "live"]["validation"]["log_loss"] for one in (first, again)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+    spec = make_spec(tmp_path, frame.assign(z=1.0), network=rocket)
+    with pytest.raises(Fault, match=r"channels x, y; .*\. Set source\.channels to \[x, y\] to go on with them, or give"):
+        training(spec)
+    assert len(Store(spec.store).manifests("train_classifier")) == 2
+
+
 def test_a_live_classifier_is_held_to_what_it_said_of_cases_before_it_learned_from_them(server, tmp_path):
     rocket = {"kind": "rocket", "features": 168}
     first = training(make_spec(tmp_path, make_cases(20), network=rocket))

@@ -1,6 +1,8 @@
 """Labelled data in every form that they come in, and what is said of those that are at fault."""
 
+import datetime
 import gzip
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,33 @@ def test_steps_may_be_stamps(tmp_path):
     stamps = ["2024-01-02", "2024-01-01", "2024-01-10", "2024-01-01", "2024-01-02"]
     found = gathered(written(tmp_path, long_form(step=stamps)), **LONG)
     assert found.rows[:, 0].tolist() == [2, 1, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "source"),
+    [
+        ("cases.csv", ["10,0", "9,5", "100", "0,5", "0"], {"delimiter": ";", "decimal": ","}),
+        ("cases.csv", ["t10", "t9", "t100", "t1", "t0"], {}),
+        ("cases.csv", ["1700000000000000010", "1700000000000000009", "1700000000000000100", "1", "0"], {}),
+        ("cases.csv", ["10:00", "09:30", "11:00", "01:00", "00:00"], {}),
+        ("cases.parquet", pd.to_timedelta([10, 9, 100, 1, 0], unit="s"), {}),
+        ("cases.parquet", [Decimal(one) for one in ("10", "9", "100", "1", "0")], {}),
+        ("cases.parquet", pd.Categorical(["10", "9", "100", "1", "0"]), {}),
+        ("cases.parquet", [datetime.time(10), datetime.time(9, 30), datetime.time(11), datetime.time(1), datetime.time(0)], {}),
+    ],
+    ids=["german", "words with numbers", "nanoseconds", "times", "durations", "decimals", "categories", "times of Parquet"],
+)
+def test_steps_are_put_in_order_however_they_are_written(tmp_path, name, steps, source):
+    path = written(tmp_path, long_form(step=steps), name, **({"sep": ";", "decimal": ","} if source else {}))
+    assert gathered(path, **LONG, **source).rows[:, 0].tolist() == [2, 1, 3, 5, 4]
+
+
+@pytest.mark.parametrize("steps", [["20.01.2024", "21.01.2024", "01.02.2024", "1.1.2024", "2.1.2024"], list("cabde")])
+def test_steps_without_an_order_are_refused_rather_than_sorted_as_text(tmp_path, steps):
+    with pytest.raises(Fault, match=rf"cases.csv row 1, column 'step': '{steps[0]}' has no place in an order"):
+        gathered(written(tmp_path, long_form(step=steps)), **LONG)
+    with pytest.raises(Fault, match=r"column 'step' holds bool, which orders nothing"):
+        gathered(written(tmp_path, long_form(step=[True, False] * 2 + [True]), "cases.parquet"), **LONG)
 
 
 def test_german_numbers_and_latin_letters_are_read(tmp_path):
@@ -169,6 +198,14 @@ def test_files_named_for_folds_may_number_their_cases_alike(tmp_path):
     assert found.splits == ["test", "test", "train", "train"]
 
 
+def test_files_may_have_their_channels_in_another_order(tmp_path):
+    written(tmp_path, long_form(), "a.csv")
+    written(tmp_path, long_form(case=list("cccdd"))[["label", "y", "x", "step", "case"]], "b.csv")
+    found = gathered(tmp_path, **LONG)
+    assert found.channels == ("x", "y")
+    assert found.rows[:5].tolist() == found.rows[5:].tolist() == long_form()[["x", "y"]].to_numpy().tolist()
+
+
 def test_files_with_other_channels_are_named(tmp_path):
     one, other = written(tmp_path, long_form(), "one.csv"), written(tmp_path, long_form().drop(columns="y"), "two.csv")
     with pytest.raises(Fault, match=r"two.csv has the channels x, .*one.csv has x, y; all files need the same ones"):
@@ -191,6 +228,45 @@ def test_the_oldest_text_files_are_parted_by_blanks(tmp_path):
     found = gathered(path)
     assert found.labels == ["1", "2"]
     assert found.rows[:, 0].tolist() == [0.5, 1.5, -3.5, 2.5]
+
+
+def test_labels_in_front_of_a_case_are_what_is_written_but_for_the_point_of_old_files(tmp_path):
+    path, labels = tmp_path / "odd.tsv", ["01", "1", "1e3", "12345678901234567891", "1.0000000e+00", "-1.0000000e+00", "2.5"]
+    path.write_text("".join(f"{label}\t0.5\t1.5\n" for label in labels))
+    assert gathered(path).labels == ["01", "1", "1e3", "12345678901234567891", "1", "-1", "2.5"]
+
+
+def test_labels_in_quotes_may_hold_what_stands_between_fields(tmp_path):
+    path = tmp_path / "quoted.csv"
+    path.write_text('"a, b",0.5,1.5\nc,0.5,1.5\n"c",2,3\n')
+    assert gathered(path).labels == ["a, b", "c", "c"]
+
+
+@pytest.mark.parametrize("header", ["0,1,2,3,4", "label,0,1,2,3"])
+def test_a_header_that_counts_is_no_case(tmp_path, header):
+    path = tmp_path / "wide.csv"
+    path.write_text(f"{header}\na,0.5,1,2,3\nb,3,2,1,0\n")
+    with pytest.raises(Fault, match=r"wide.csv begins with a line that counts: .* It is a header, .* take it out\."):
+        gathered(path)
+    path.write_text("a,0,1,2,3\na,0.5,1,2,3\nb,3,2,1,0\n")
+    assert gathered(path).labels == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize(("name", "begins"), [("umlauts.tsv", ""), ("umlauts.ts", "@classLabel true ä ö\n@data\n")])
+def test_letters_of_another_encoding_are_not_taken_for_one_another(tmp_path, name, begins):
+    path, cases = tmp_path / name, [("ä", "1"), ("ö", "2")]
+    lines = [f"{value}:{label}" if begins else f"{label}\t{value}\t{value}" for label, value in cases]
+    path.write_bytes((begins + "\n".join(lines) + "\n").encode("latin-1"))
+    with pytest.raises(Fault, match=rf"{name} line \d holds the byte 0x\w\w, which is no UTF-8\. Set source\.encoding"):
+        gathered(path)
+    assert gathered(path, encoding="latin-1").labels == ["ä", "ö"]
+
+
+def test_a_table_in_another_encoding_says_which_setting_helps(tmp_path):
+    path = tmp_path / "cases.csv"
+    path.write_bytes(long_form(label=["ä"] * 3 + ["ö"] * 2).to_csv(index=False).encode("latin-1"))
+    with pytest.raises(Fault, match=r"Mend it or set source\.encoding, as to latin-1\."):
+        gathered(path, **LONG)
 
 
 def test_ts_files_have_channels_of_unequal_cases(tmp_path):
@@ -264,6 +340,31 @@ def test_no_window_spans_an_absent_row(tmp_path):
     found = streamed(written(tmp_path, stream().drop(index=2)), lookback=2)
     assert found.starts.tolist() == [0, 2, 3]
     assert found.notes["absent rows between others"] == 1
+
+
+def test_no_window_spans_an_absent_row_that_another_off_the_grid_makes_up_for(tmp_path):
+    frame = stream().drop(index=2)
+    frame.loc[9] = ["2024-01-01 03:20", 99.0, "b"]
+    found = streamed(written(tmp_path, frame.sort_values("when")), lookback=2)
+    assert found.starts.tolist() == [0, 4]
+
+
+def test_series_of_another_step_are_named_as_left_out(tmp_path):
+    quick = stream(name="quick", when=pd.date_range("2024-01-01", periods=6, freq="min").strftime("%Y-%m-%d %H:%M"))
+    both = pd.concat([stream(name="a"), stream(name="b"), quick, stream(name="short")[:1]])
+    found = streamed(written(tmp_path, both), series_id="name")
+    assert set(found.ids) == {"a", "b"}
+    assert found.notes["series without a whole window"] == 2
+    assert found.left_out == "2 series left out, without 3 rows in a row that are 01:00:00 apart: quick, short"
+
+
+@pytest.mark.parametrize("name", ["stream.csv", "stream.parquet"])
+def test_a_stream_that_is_to_be_labelled_may_lack_its_labels(tmp_path, name):
+    given = LabelledSource(uri=str(written(tmp_path, stream().drop(columns="state"), name)), timestamp="when", label="state")
+    [file] = list_case_files(given, Path("downloads"))
+    part = read_file(given, file, needs_labels=False)
+    found = cut_streams(given, [part], [instants(given, file, part)], LabelWindows(lookback=3))
+    assert found.labels == [None] * 4
 
 
 def test_no_window_spans_two_series(tmp_path):

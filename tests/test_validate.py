@@ -19,7 +19,7 @@ from models.specs import GateSpec, ResidualSpec
 from models.windows import FoldSpec, WindowSpec
 from tasks.promote import judge
 from tasks.train import Model
-from tasks.validate import Backtest, Forecaster, Scores, check_same_task, clock_unit, worst_series
+from tasks.validate import Asked, Backtest, Forecaster, Scores, check_same_task, clock_unit, worst_series
 from tasks.windows.task import Windows
 
 CUT, FOLDS = WindowSpec(lookback=2, horizon=2), FoldSpec(validation=2, test=4)
@@ -87,6 +87,31 @@ def test_a_backtest_scores_every_origin_by_steps_and_local_hour(tmp_path):
     assert worst["stamps"][0] == "1970-01-01T09:00:00+02:00"
     assert worst["before"] == pytest.approx([1, 2], abs=1e-5)
     assert worst["before_stamps"] == ["1970-01-01T07:00:00+02:00", "1970-01-01T08:00:00+02:00"]
+
+
+@pytest.mark.parametrize("block", [3, 8192])
+@pytest.mark.parametrize("cut", [None, 9])
+def test_seasonal_naive_looks_back_a_season_that_windows_are_too_short_for(tmp_path, monkeypatch, cut, block):
+    monkeypatch.setattr("tasks.windows.files.BLOCK", block)
+    rows = {name: np.random.default_rng(seed).normal(50, 9, (30, 1)) for seed, name in enumerate("ab")}
+    season, folds = 7, FoldSpec(validation=8, test=12)
+    windows = window_set(tmp_path, FACTS.columns, rows, CUT, folds, cut=cut, season=season)
+    for fold, first in (("test", 18), ("validation", 10)):
+        backtest = Backtest(windows, fold, about(), None)
+        for part in backtest.asked():
+            forecast, _ = backtest.model.forecast(part)
+            for own, number, found in zip(part.series, part.rows, forecast, strict=True):
+                target = rows[backtest.names[own]][:, 0]
+                origin = int(np.argmin(np.abs(target - number[CUT.lookback - 1, 0])))
+                assert origin >= first - 1
+                assert found == pytest.approx(target[origin + 1 - season : origin + 3 - season], abs=1e-4)
+    example = Backtest(windows, "test", about(), None).run({"worst": 1.0})["detail"]["examples"][0]
+    assert example["forecast"] == example["naive"]
+
+
+def test_where_a_season_begins_before_a_series_naive_repeats_its_last_value():
+    past = np.array([[np.nan, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    assert seasonal_naive(past, 2, 3).tolist() == [[3, 3], [1, 2]]
 
 
 def test_a_backtest_is_in_the_targets_own_unit_whatever_the_scale(tmp_path):
@@ -161,8 +186,9 @@ def test_a_live_model_forecasts_on_its_own_scale_and_new_series_on_theirs(tmp_pa
         return 2 * past[:, 1:, 0].repeat(1, 2).numpy()
 
     object.__setattr__(live, "forecast", double)
-    asked = np.array([[[30.0], [40.0], [0.0], [0.0]]] * 2)
-    forecast, _ = forecaster.forecast(asked, np.array([0, 1]))
+    rows = np.array([[[30.0], [40.0], [0.0], [0.0]]] * 2)
+    asked = Asked(np.array([0, 1]), rows, np.zeros((2, 2), np.int64), np.array([0, 1]), np.empty((2, 0)))
+    forecast, _ = forecaster.forecast(asked)
     assert seen == [([[10, 15], [0, pytest.approx(10 / 3)]], [1, 0])]  # (30 - 10) / 2 and (40 - 10) / 2; (30 - 30) / 3, ...
     assert forecast == pytest.approx(np.array([[70, 70], [50, 50]]))  # twice as far from the mean
 
@@ -178,7 +204,8 @@ def test_new_series_of_a_live_model_take_its_scale_of_static_channels(tmp_path):
 
 def test_seasonal_naive_needs_no_model(tmp_path):
     rows = np.random.default_rng(0).normal(size=(5, 4, 1))
-    forecast, quantiles = Forecaster(None, opened(tmp_path), ["a"]).forecast(rows, np.zeros(5, int))
+    asked = Asked(np.zeros(5, int), rows, np.zeros((5, 2), np.int64), np.arange(5), np.empty((5, 0)))
+    forecast, quantiles = Forecaster(None, opened(tmp_path), ["a"]).forecast(asked)
     assert quantiles is None
     assert np.array_equal(forecast, seasonal_naive(rows[:, :2, 0], 2, 2))
 

@@ -68,22 +68,25 @@ def fold_windows(
 ) -> np.ndarray:
     """The fold of each window of a stream, by time: the newest rows of each series test, those before them validate.
 
-    A window that reaches into two folds belongs to none, nor does one without a label.
+    A window that reaches into two folds belongs to none, nor does one without a label. Rows after the newest window with a
+    label are not counted: their labels are not known yet.
 
     Args:
         series: first row and number of rows of each.
     """
     folds = np.full(len(starts), "", "<U10")
-    last = starts + lengths - 1
+    last, labelled = starts + lengths - 1, np.array([label is not None for label in labels], bool)
     for first, count in series:
-        end = first + count
+        known = last[labelled & (starts >= first) & (last < first + count)]
+        end = int(known.max()) + 1 if len(known) else first + count
+        count = end - first
         testing = end - round(spec.test * count)
         validating = testing - round(spec.of_stream * count)
         own = (starts >= first) & (last < end)
         folds[own & (last < validating)] = "train"
         folds[own & (starts >= validating) & (last < testing)] = "validation"
         folds[own & (starts >= testing)] = "test"
-    folds[[label is None for label in labels]] = ""
+    folds[~labelled] = ""
     return folds
 
 

@@ -1,12 +1,13 @@
 """Files with a case a row: the archive's text files, and .ts with several channels."""
 
 import re
+from decimal import Decimal
 
 import numpy as np
 
 from models.errors import Fault
 from tasks.gather.arrays import Taken
-from tasks.gather.files import CaseFile
+from tasks.gather.files import CaseFile, fields_of, text_of
 from tasks.gather.source import LabelledSource
 from tasks.gather.tables import NO_LABEL
 from tasks.ingest.sources import USUAL_MARKERS
@@ -29,12 +30,10 @@ def read_rows(source: LabelledSource, file: CaseFile) -> Taken:
     lines: list[int] = []
     with open_text(file, source.encoding) as stream:
         for line, raw in enumerate(stream, 1):
-            text = raw.decode(errors="replace").strip()
-            if not text:
+            text = text_of(raw, f"{file.name} line {line:,}")
+            if not text.strip():
                 continue
-            fields = (
-                text.split() if file.delimiter == " " else raw.decode(errors="replace").rstrip("\r\n").split(file.delimiter)
-            )
+            fields = fields_of(text.rstrip("\r\n"), file.delimiter, source.quote)
             values = parsed(fields[1:], none, source.decimal, f"{file.name} line {line:,}")
             values = values[: 1 + np.flatnonzero(~np.isnan(values)).max(initial=-1)]
             if not len(values):
@@ -42,7 +41,19 @@ def read_rows(source: LabelledSource, file: CaseFile) -> Taken:
             cases.append(values[:, None])
             labels.append(plain_label(fields[0].strip()))
             lines.append(line)
+    check_no_header(file, cases, labels)
     return taken(file, cases, labels, lines, ("value",))
+
+
+def check_no_header(file: CaseFile, cases: list[np.ndarray], labels: list[str]) -> None:
+    """Raises a Fault where the first line counts its fields, as pandas writes above a table without names."""
+    first = cases[0][:, 0] if cases else np.empty(0)
+    counts = len(first) > 2 and first[0] in (0, 1) and np.array_equal(first, first[0] + np.arange(len(first)))
+    if counts and labels.count(labels[0]) == 1:
+        raise Fault(
+            f"{file.name} begins with a line that counts: {labels[0]}, {first[0]:g}, {first[1]:g}, {first[2]:g} and so on. It "
+            "is a header, where every line has to be a case; take it out."
+        )
 
 
 def read_ts(source: LabelledSource, file: CaseFile) -> Taken:
@@ -55,7 +66,7 @@ def read_ts(source: LabelledSource, file: CaseFile) -> Taken:
     cases, labels, lines, labelled, begun, listed = [], [], [], True, False, set()
     with open_text(file, source.encoding) as stream:
         for line, raw in enumerate(stream, 1):
-            text = raw.decode(errors="replace").strip()
+            text = text_of(raw, f"{file.name} line {line:,}").strip()
             if not text or text.startswith(("#", "%")):
                 continue
             if not begun:
@@ -120,14 +131,13 @@ def parsed(fields: list[str], none: set[str], decimal: str, where: str) -> np.nd
 
 
 def plain_label(text: str) -> str | None:
-    """A label as the long form has it: whole numbers, which old files write as 1.0000000e+00, without a point."""
+    """A label as it is written; but whole numbers with a point, as old files have 1.0000000e+00, as the long form has them."""
     if text in NO_LABEL or text == "?":
         return None
-    try:
-        number = float(text)
-    except ValueError:
+    if not re.fullmatch(r"[+-]?\d+\.\d*([eE][+-]?\d{1,2})?", text):
         return text
-    return str(int(number)) if number.is_integer() and re.fullmatch(r"[+-]?\d+\.?0*([eE][+-]?\d+)?", text) else text
+    number = Decimal(text)
+    return str(int(number)) if number == number.to_integral_value() else text
 
 
 def taken(file: CaseFile, cases: list[np.ndarray], labels: list, lines: list[int], channels: tuple[str, ...]) -> Taken:

@@ -38,3 +38,4 @@ class Gathered:
     origins: np.ndarray | None = None  # (N,) int64 microseconds UTC, of windows of a stream
     series: list[tuple[str, int, int]] = field(default_factory=list)  # of a stream: name, first row, rows
     notes: dict[str, int] = field(default_factory=dict)  # what was left out or repaired -> how often
+    left_out: str = ""  # which series of a stream have no window, in words

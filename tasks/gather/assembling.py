@@ -16,8 +16,7 @@ def assemble(source: LabelledSource, parts: list[Taken]) -> Gathered:
     Raises:
         Fault: files differ in their channels, a case comes twice, has two labels or two folds, or values are missing.
     """
-    check_same_channels(parts)
-    parts = named_apart(parts)
+    parts = named_apart(with_same_channels(parts))
     ids, first_row = np.concatenate([part.ids for part in parts]), np.cumsum([0, *(len(part.ids) for part in parts)])
     names, first, codes = np.unique(ids, return_index=True, return_inverse=True)
     appearing = np.argsort(first)
@@ -44,14 +43,25 @@ def assemble(source: LabelledSource, parts: list[Taken]) -> Gathered:
     return gathered
 
 
-def check_same_channels(parts: list[Taken]) -> None:
-    """Raises a Fault where files differ in their channels."""
+def with_same_channels(parts: list[Taken]) -> list[Taken]:
+    """The same rows, channels in the order of the first file.
+
+    Raises:
+        Fault: files differ in their channels.
+    """
+    channels = parts[0].channels
     for part in parts[1:]:
-        if part.channels != parts[0].channels:
+        if sorted(part.channels) != sorted(channels):
             raise Fault(
                 f"{part.name} has the channels {shortlist(part.channels, 8)}, {parts[0].name} has "
-                f"{shortlist(parts[0].channels, 8)}; all files need the same ones. Set source.channels or mend the files."
+                f"{shortlist(channels, 8)}; all files need the same ones. Set source.channels or mend the files."
             )
+    return [
+        part
+        if part.channels == channels
+        else replace(part, channels=channels, values=part.values[:, [part.channels.index(name) for name in channels]])
+        for part in parts
+    ]
 
 
 def named_apart(parts: list[Taken]) -> list[Taken]:

@@ -1,5 +1,6 @@
 """The files of labelled data: what each is, and the digest of its bytes."""
 
+import csv
 import hashlib
 import os
 from pathlib import Path
@@ -70,12 +71,12 @@ def describe_case_file(source: LabelledSource, name: str, path: Path) -> CaseFil
 def settle_text(source: LabelledSource, file: CaseFile, suffix: str) -> CaseFile:
     """Whether a text file has a header and a row a step, or a case a row, and what stands between its fields."""
     with open_text(file, source.encoding) as stream:
-        first = stream.readline(1 << 26).decode(errors="replace").strip("\r\n")
+        first = text_of(stream.readline(1 << 26), f"{file.name} line 1").strip("\r\n")
     usual = [source.delimiter, *([] if source.delimiter != "," else ["\t"])] if suffix != ".tsv" else ["\t", source.delimiter]
     marks = [mark for mark in usual if mark in first] or [usual[0]]
     if suffix == ".txt" and not any(mark in first for mark in usual) and len(first.split()) > 1:
         marks = [" "]  # the oldest files of the archive
-    fields = first.split() if marks[0] == " " else first.split(marks[0])
+    fields = fields_of(first, marks[0], source.quote)
     headless = len(fields) > 1 and all(is_number(field, source) for field in fields[1:])
     if headless and (source.case or source.timestamp or source.label):
         raise Fault(
@@ -88,6 +89,27 @@ def settle_text(source: LabelledSource, file: CaseFile, suffix: str) -> CaseFile
             f"source.timestamp and source.label; it has {', '.join(fields[:12])}."
         )
     return file.model_copy(update={"kind": "rows" if headless else "long", "delimiter": marks[0]})
+
+
+def text_of(raw: bytes, where: str) -> str:
+    """A line as text.
+
+    Raises:
+        Fault: it is no UTF-8, which any encoding that the spec names has been turned into.
+    """
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise Fault(
+            f"{where} holds the byte {raw[error.start]:#04x}, which is no UTF-8. Set source.encoding, as to latin-1."
+        ) from error
+
+
+def fields_of(line: str, delimiter: str, quote: str) -> list[str]:
+    """The fields of a line, without the quotes around some; a blank for a delimiter stands for any number of them."""
+    if delimiter == " ":
+        return line.split()
+    return next(csv.reader([line], delimiter=delimiter, quotechar=quote), [""]) if quote in line else line.split(delimiter)
 
 
 def is_number(field: str, source: LabelledSource) -> bool:

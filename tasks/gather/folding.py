@@ -3,8 +3,19 @@
 import numpy as np
 
 from models.classification.folds import CaseFolds, classes_of, fold_cases, fold_windows
+from models.errors import shortlist
 from tasks.gather.task import Labelled, Table, read_index
 from tasks.storage import Store
+
+
+def absent_classes(labels: list[str | None], folds: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+    """Of each fold that scores are made of without some of the classes, one line that says which."""
+    said = []
+    for one in ("validation", "test"):
+        absent = sorted(set(classes) - {label for label, own in zip(labels, folds, strict=True) if own == one})
+        if absent and (folds == one).any():
+            said.append(f"the {one} fold has no {shortlist(map(repr, absent))}, so its scores say nothing of that")
+    return said
 
 
 def fold(store: Store, labelled: Labelled, spec: CaseFolds, table: Table | None = None) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -39,15 +39,18 @@ class Folded:
         return {fold: len(self.of(fold)) for fold in ("train", "validation", "test")}
 
 
-def open_folds(store: Store, labelled: Labelled, spec: CaseFolds) -> Folded:
+def open_folds(store: Store, labelled: Labelled, spec: CaseFolds, channels: tuple[str, ...] | None = None) -> Folded:
     """Every case with its values and its fold.
+
+    Args:
+        channels: which, and in which order; None for all as they come.
 
     Raises:
         Fault: there is too little to train or to test on.
     """
     table = read_index(store, labelled)
     folds, classes = fold(store, labelled, spec, table)
-    return Folded(read_cases(store, labelled, table, classes), table, folds, classes)
+    return Folded(read_cases(store, labelled, table, classes, channels), table, folds, classes)
 
 
 def read_cases(

@@ -1,11 +1,12 @@
 """Streams: long series with a label at every step, cut into windows that are cases."""
 
 import numpy as np
+import pandas as pd
 
 from models.classification.windows import LabelWindows
-from models.errors import Fault, counted
+from models.errors import Fault, counted, shortlist
 from tasks.gather.arrays import Gathered, Taken
-from tasks.gather.assembling import check_same_channels
+from tasks.gather.assembling import with_same_channels
 from tasks.gather.files import CaseFile
 from tasks.gather.source import LabelledSource
 from tasks.gather.tables import stamps_of
@@ -35,7 +36,7 @@ def cut_streams(source: LabelledSource, parts: list[Taken], stamps: list[np.ndar
     Raises:
         Fault: files differ in their channels, a stamp is repeated, or no window is whole.
     """
-    check_same_channels(parts)
+    parts = with_same_channels(parts)
     ids, micros = np.concatenate([part.ids for part in parts]), np.concatenate(stamps)
     labels = np.concatenate([part.labels for part in parts])
     names, codes = np.unique(ids, return_inverse=True)
@@ -45,9 +46,8 @@ def cut_streams(source: LabelledSource, parts: list[Taken], stamps: list[np.ndar
     counts = np.bincount(codes, minlength=len(names))
     firsts = np.cumsum(counts) - counts
     step = usual_step(codes, micros)
-    starts = [
-        whole_windows(first + np.arange(count), micros, step, windows) for first, count in zip(firsts, counts, strict=True)
-    ]
+    broken = np.concatenate([[0], np.cumsum(breaks(codes, micros, step))])
+    starts = [whole_windows(first + np.arange(count), broken, windows) for first, count in zip(firsts, counts, strict=True)]
     start = np.concatenate(starts)
     if not len(start):
         raise Fault(
@@ -64,6 +64,12 @@ def cut_streams(source: LabelledSource, parts: list[Taken], stamps: list[np.ndar
     possible = sum(max(0, int(count) - windows.lookback + 1) for count in counts)
     gathered.notes |= {"repeated stamps dropped": dropped, "absent rows between others": int(breaks(codes, micros, step).sum())}
     gathered.notes["windows in all"] = possible
+    if without := [name for name, own in zip(names.tolist(), starts, strict=True) if not len(own)]:
+        gathered.notes["series without a whole window"] = len(without)
+        gathered.left_out = (
+            f"{counted(len(without), 'series')} left out, without {windows.lookback:,} rows in a row that are "
+            f"{str(pd.Timedelta(step, 'us')).removeprefix('0 days ')} apart: {shortlist(without)}"
+        )
     return gathered
 
 
@@ -102,13 +108,17 @@ def breaks(codes: np.ndarray, micros: np.ndarray, step: int) -> np.ndarray:
     return (np.diff(codes) == 0) & (np.diff(micros) != step)
 
 
-def whole_windows(rows: np.ndarray, micros: np.ndarray, step: int, windows: LabelWindows) -> np.ndarray:
-    """The first rows of the windows of one series that no absent row breaks; the newest one is always among them."""
+def whole_windows(rows: np.ndarray, broken: np.ndarray, windows: LabelWindows) -> np.ndarray:
+    """The first rows of the windows of one series that no absent row breaks; the newest one is always among them.
+
+    Args:
+        broken: (R,) how many times rows are absent before each row.
+    """
     lookback = windows.lookback
     if len(rows) < lookback:
         return np.empty(0, np.int64)
     starts = rows[(len(rows) - lookback) % windows.stride : len(rows) - lookback + 1 : windows.stride]
-    return starts[micros[starts + lookback - 1] - micros[starts] == step * (lookback - 1)]
+    return starts[broken[starts + lookback - 1] == broken[starts]]
 
 
 def settle_missing(source: LabelledSource, gathered: Gathered, series: np.ndarray, micros: np.ndarray) -> None:

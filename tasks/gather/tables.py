@@ -17,6 +17,8 @@ from tasks.ingest.sources import USUAL_MARKERS
 from tasks.ingest.streams import open_text
 from tasks.sniffing.naming import is_index
 
+SORTS = r"^(\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}.*)?)?|\d{2}:\d{2}(:\d{2}(\.\d+)?)?)$"  # text that sorts as its moments do
+NUMBERED = r"^(\D*)(\d{1,18})(\D*)$"  # a word with one number
 SAMPLE = 200  # values that tell whether a column is meant to hold numbers
 NO_LABEL = {mark for mark in USUAL_MARKERS if mark != "None"}  # which may well be the name of a class
 
@@ -40,7 +42,7 @@ def read_table(source: LabelledSource, file: CaseFile, needs_labels: bool = True
     values = np.stack([numbers(source, file, table, name) for name in channels], 1)
     split = None if source.split is None else folds_of(file, texts(table, source.split), source.split)
     ids = named_ids(file, [texts(table, name) for name in source.id_columns], source.id_columns, table.num_rows)
-    order = None if source.is_stream or source.step is None else steps_of(file, table, source.step)
+    order = None if source.is_stream or source.step is None else steps_of(source, file, table, source.step)
     labels = np.full(len(ids), None, object) if source.label is None else without_markers(texts(table, source.label), source)
     return Taken(name=file.name, ids=ids, values=values, channels=channels, labels=labels, order=order, splits=split)
 
@@ -63,6 +65,7 @@ def read_schema(file: CaseFile) -> pa.Schema:
 
 def stamps_of(source: LabelledSource, file: CaseFile) -> pa.Table:
     """The columns of stamps alone, as they are written."""
+    source = source.model_copy(update={"label": None})  # which what is to be labelled may lack
     if file.kind == "parquet":
         return pq.read_table(file.path, columns=list(source.stamp_columns))
     return read_csv(source, file).select(list(source.stamp_columns))
@@ -98,8 +101,9 @@ def read_csv(source: LabelledSource, file: CaseFile) -> pa.Table:
         except pa.ArrowInvalid as error:
             if "Empty CSV" in str(error):
                 raise Fault(f"{file.name} has a header and no rows.") from error
+            setting = "source.encoding, as to latin-1" if "UTF8" in str(error) else "source.quote"
             raise Fault(
-                f"{file.name} can not be taken apart: {str(error).splitlines()[0][:160]}. Mend it or set source.quote."
+                f"{file.name} can not be taken apart: {str(error).splitlines()[0][:160]}. Mend it or set {setting}."
             ) from error
 
 
@@ -196,7 +200,7 @@ def numbers(source: LabelledSource, file: CaseFile, table: pa.Table, name: str) 
             raise Fault(f"{file.name} row {row:,}, column {name!r}: {found!r} is no number.")
     else:
         try:
-            values = pc.cast(column, pa.float64()).to_numpy()
+            values = pc.cast(column, pa.float64(), safe=False).to_numpy()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise Fault(f"{file.name} column {name!r} holds {column.type}; a channel needs numbers.") from error
     with np.errstate(over="ignore"):  # which is told below
@@ -266,24 +270,55 @@ def named_ids(file: CaseFile, parts: list[np.ndarray], columns: tuple[str, ...],
     return parts[0] if len(parts) == 1 else np.array(["/".join(one) for one in zip(*parts, strict=True)], object)
 
 
-def steps_of(file: CaseFile, table: pa.Table, name: str) -> np.ndarray:
-    """What orders the rows of a case: numbers where the column holds some, else text, as ISO stamps are.
+def steps_of(source: LabelledSource, file: CaseFile, table: pa.Table, name: str) -> np.ndarray:
+    """What orders the rows of a case: numbers, durations, stamps, or text that has an order, as ISO stamps and t1 to t12 have.
 
     Raises:
-        Fault: a row has none.
+        Fault: a row has none, or the text of one has no order.
     """
     column = table[name]
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    kind = column.type
     missing = pc.is_null(column, nan_is_null=True).to_numpy()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        text = pc.utf8_trim_whitespace(column)
-        missing = missing | pc.equal(text, "").to_numpy(zero_copy_only=False)
-        try:
-            column = pc.cast(text, pa.float64())
-        except pa.ArrowInvalid:
-            column = text
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if is_text:
+        column = pc.utf8_trim_whitespace(column)
+        missing = missing | pc.equal(column, "").to_numpy(zero_copy_only=False)
     if missing.any():
         raise Fault(
             f"{file.name} row {np.flatnonzero(missing)[0] + 1:,}, column {name!r}: it is empty; every row needs a step."
         )
+    if is_text:
+        return ordered(source, file, column, name)
+    if pa.types.is_duration(kind) or pa.types.is_time(kind):
+        column = pc.cast(column, pa.int64() if pa.types.is_time64(kind) or pa.types.is_duration(kind) else pa.int32())
+    elif pa.types.is_decimal(kind):
+        column = pc.cast(column, pa.float64(), safe=False)
     values = column.to_numpy(zero_copy_only=False)
-    return values if values.dtype.kind in "iufM" else values.astype(str)
+    if values.dtype.kind not in "iufM":
+        raise Fault(f"{file.name} column {name!r} holds {kind}, which orders nothing; steps are numbers or stamps.")
+    return values
+
+
+def ordered(source: LabelledSource, file: CaseFile, text: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Steps that are written out, as what sorts like them."""
+    if source.decimal == ",":
+        text = pc.replace_substring(text, ",", ".")
+    for kind in (pa.int64(), pa.float64()):
+        try:
+            return pc.cast(text, kind).to_numpy()
+        except pa.ArrowInvalid:
+            continue
+    if pc.all(pc.match_substring_regex(text, SORTS)).as_py():
+        return text.to_numpy(zero_copy_only=False).astype(str)
+    around = pc.unique(pc.replace_substring_regex(text, NUMBERED, "\\1#\\3"))
+    if len(around) == 1 and "#" in around[0].as_py():
+        return pc.cast(pc.replace_substring_regex(text, NUMBERED, "\\2"), pa.int64()).to_numpy()
+    sorts = pc.match_substring_regex(text, SORTS).to_numpy(zero_copy_only=False)
+    row = int(np.flatnonzero(~sorts)[0])
+    raise Fault(
+        f"{file.name} row {row + 1:,}, column {name!r}: {text[row].as_py()[:40]!r} has no place in an order. Steps are "
+        "numbers, ISO stamps, or one word with numbers, as t1 to t12. Write them so, or leave source.step out where rows are "
+        "in order."
+    )

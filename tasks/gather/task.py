@@ -76,6 +76,8 @@ def gather(files: list[CaseFile], source: dict, windows: LabelWindows | None, ne
     else:
         gathered = assemble(given, parts)
     say(described(gathered))
+    if gathered.left_out:
+        say(gathered.left_out)
     with store.draft(this_call()) as draft:
         write_rows(draft.path(ROWS), gathered)
         draft.write_table(INDEX, index_of(gathered))

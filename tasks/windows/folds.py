@@ -57,6 +57,26 @@ class WindowSet:
                     cuts.append(Cut(number, block, about["series_id"], rows[fold].start + low - about["first_row"], count))
         return FoldBlocks(self, cuts, numbers)
 
+    @cached_property
+    def stored(self) -> dict[str, list[tuple[int, int, int, int]]]:
+        """Of each series the blocks that are stored, oldest first: first row, rows, file and block."""
+        found: dict[str, list[tuple[int, int, int, int]]] = {}
+        for number, file in enumerate(self.files):
+            for block, about in enumerate(file.blocks):
+                rows = about["num_starts"] + self.windows.span - 1
+                found.setdefault(about["series_id"], []).append((about["first_row"], rows, number, block))
+        return {name: sorted(blocks) for name, blocks in found.items()}
+
+    def targets(self, series_id: str, first: int, until: int) -> np.ndarray:
+        """The targets (until - first,) of these rows of a series, in its unit; NaN before the first row that is stored."""
+        found = np.full(until - first, np.nan)
+        for start, rows, number, block in self.stored[series_id]:
+            low, high = max(first, start), min(until, start + rows)
+            if low < high:
+                file = self.files[number]
+                found[low - first : high - first] = file.shifted(block)[low - start : high - start, 0] + file.anchors(block)[0]
+        return found
+
     def count(self, fold: str) -> int:
         return sum(self.fold(fold).num_windows)
 
@@ -105,6 +125,12 @@ class FoldBlocks:
         cut = self.cuts[block]
         file = self.set.files[cut.file]
         return file.shifted(cut.block)[self.span(block)] + file.anchors(cut.block)
+
+    def targets_with(self, block: int, before: int) -> np.ndarray:
+        """The targets of a block's rows and of so many before them, in the user's units, NaN where there are none."""
+        cut, rows = self.cuts[block], self.span(block)
+        first = self.set.files[cut.file].blocks[cut.block]["first_row"]
+        return self.set.targets(cut.series_id, first + rows.start - before, first + rows.stop)
 
     def timestamps(self, block: int) -> np.ndarray:
         """The UTC stamps (R,) of a block's rows, int64 microseconds."""
