@@ -241,15 +241,18 @@ def print_set_aside(count: int, faults) -> None:
 def score_table(scores: dict, fold: str) -> list[str]:
     """Lines of a table: a row a model, MAE, RMSE and MASE under each number of steps."""
     steps = list(scores["new"][fold])
-    head = f"{fold + ' fold':<18}" + "".join(f"{n + (' step' if n == '1' else ' steps'):<27}" for n in steps)
-    units = " " * 18 + "".join(f"{'MAE':<9}{'RMSE':<9}{'MASE':<9}" for _ in steps)
+    cells = {
+        who: [scores[who][fold][n][metric] for n in steps for metric in METRICS] for who in MODELS if scores[who] is not None
+    }
+    said = {who: ["-" if one is None else format(one, ".4g") for one in own] for who, own in cells.items()}
+    width = max(9, 2 + max(len(one) for own in said.values() for one in own))
+    group = len(METRICS) * width
+    head = f"{fold + ' fold':<18}" + "".join(f"{n + (' step' if n == '1' else ' steps'):<{group}}" for n in steps)
+    units = " " * 18 + "".join(f"{metric.upper():<{width}}" for _ in steps for metric in METRICS)
     rows = [head.rstrip(), units.rstrip()]
     for who, name in MODELS.items():
-        if scores[who] is None:
-            rows.append(f"{name:<18}none yet")
-            continue
-        cells = [scores[who][fold][n][metric] for n in steps for metric in METRICS]
-        rows.append(f"{name:<18}" + "".join(f"{'-' if cell is None else format(cell, '.4g'):<9}" for cell in cells).rstrip())
+        shown = "".join(f"{one:<{width}}" for one in said[who]).rstrip() if who in said else "none yet"
+        rows.append(f"{name:<18}{shown}")
     return rows
 
 

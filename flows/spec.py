@@ -66,6 +66,12 @@ class PipelineSpec(LineSpec):
         if self.source.frequency:
             parse_offset(self.source.frequency)
         check_offset(self.forecast.origin)
+        for fold, steps in (("validation", self.folds.validation), ("test", self.folds.test)):
+            if steps < self.windows.horizon:
+                raise ValueError(
+                    f"folds.{fold} is {steps:,} and windows.horizon {self.windows.horizon:,} steps; a fold holds one horizon "
+                    f"at least. Set folds.{fold} to {self.windows.horizon:,} or more, or a shorter horizon"
+                )
         season = self.season or (season_of(self.source.frequency) if self.source.frequency else None)
         if season:
             check_gate(self.gate, self.windows, season)
@@ -149,7 +155,7 @@ def load_spec(path: str | Path) -> PipelineSpec | ClassificationSpec:
     """
     path = Path(path)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=Once)
     except FileNotFoundError as error:
         raise Fault(f"{path} does not exist. Name a spec, as deployments/demo.yaml.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -159,6 +165,19 @@ def load_spec(path: str | Path) -> PipelineSpec | ClassificationSpec:
     if not isinstance(document, dict):
         raise Fault(f"{path} holds {type(document).__name__}, not a mapping with name, store, source, folds and windows.")
     return check_spec(resolved(document, path.resolve().parent), str(path))
+
+
+class Once(yaml.SafeLoader):
+    """YAML in which every key of a section stands once: of two, a reader would take either for the one that counts."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise ValueError(f"{key.value} stands twice, in lines {lines[key.value]} and {line}; take one of them out")
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
 
 
 def resolved(document: dict, folder: Path) -> dict:
@@ -211,11 +230,24 @@ def check_spec(document: dict, where: str) -> PipelineSpec | ClassificationSpec:
     task = task_of(document)
     if task not in KINDS_OF_SPEC:
         raise Fault(f"{where}: task is {task!r}; it can be {', '.join(KINDS_OF_SPEC)}")
+    document = with_sections(document)
     try:
         return KINDS_OF_SPEC[task].model_validate(document)
     except ValidationError as error:
         said = list(dict.fromkeys(describe_error(fault, document) for fault in error.errors()))
         raise Fault(f"{where}: " + "; ".join(said[:5]) + ("" if len(said) <= 5 else f"; and {len(said) - 5} more")) from error
+
+
+def with_sections(document: dict) -> dict:
+    """The document with networks that are only named, as `linear`, as the sections {kind: linear} that they stand for."""
+
+    def section(network: Any) -> Any:
+        return {"kind": network} if isinstance(network, str) else network
+
+    network = section(document.get("network"))
+    if isinstance(network, dict) and isinstance(network.get("forms"), list):
+        network = network | {"forms": [section(form) for form in network["forms"]]}
+    return document | {"network": network} if "network" in document else document
 
 
 def describe_error(fault: dict, document: dict) -> str:

@@ -112,9 +112,10 @@ def check_some_to_train_on(trained: Collection[str], too_short: dict[str, int]) 
     """Raises a Fault where the folds leave no series anything to train on."""
     if not trained:
         longest = max(too_short, key=too_short.get)
+        of = f", the longest of {len(too_short):,} series" if len(too_short) > 1 else ""
         raise Fault(
-            f"No series has steps to train on: folds leave none of the {too_short[longest]} steps of {longest}, the longest of "
-            f"{len(too_short)}. Set smaller folds or bring more rows."
+            f"No series has steps to train on: folds leave none of the {too_short[longest]} steps of {longest}{of}. "
+            "Set smaller folds or bring more rows."
         )
 
 

@@ -373,3 +373,12 @@ def test_what_steps_say_is_shown_though_prefect_is_imported_after_the_run_began(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "  epoch 1" in done.stderr.splitlines()
+
+
+def test_figures_of_any_size_stand_apart_in_the_table_of_scores():
+    from flows.console import score_table
+
+    own = {"1": {"mae": 3.256e10, "rmse": 1.231e11, "mase": 0.9212}, "24": {"mae": 3.258e-10, "rmse": None, "mase": None}}
+    lines = score_table({"new": {"test": own}, "live": None, "naive": {"test": own}}, "test")
+    assert lines[2].split() == ["new", "model", "3.256e+10", "1.231e+11", "0.9212", "3.258e-10", "-", "-"]
+    assert lines[0].index("24 steps") == lines[1].index("MAE", 25) == lines[2].index("3.258e-10")

@@ -89,7 +89,7 @@ def refused(spec) -> str:
         ({"folds__test": 500}, r"^load has 600 steps; lookback 72 \+ horizon 24 to train on, validation 72 and test 500"),
         (
             {"folds__test": 1000},
-            r"^No series has steps to train on: folds leave none of the 600 steps of load, the longest of 1",
+            r"^No series has steps to train on: folds leave none of the 600 steps of load\. Set",
         ),
         ({"source__holidays": "XX"}, r"^source\.holidays 'XX' is no place that the package holidays knows"),
     ],

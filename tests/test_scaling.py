@@ -251,7 +251,7 @@ def test_series_without_steps_to_train_on_are_set_aside_by_name(tmp_path):
 
 def test_a_source_without_any_steps_to_train_on_is_refused(tmp_path):
     with pytest.raises(
-        Fault, match=r"^No series has steps to train on: folds leave none of the 5 steps of b, the longest of 2\."
+        Fault, match=r"^No series has steps to train on: folds leave none of the 5 steps of b, the longest of 2 series\."
     ):
         stored(tmp_path, Scales(series={}, too_short={"a": 2, "b": 5}))
 

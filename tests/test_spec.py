@@ -72,6 +72,28 @@ def test_the_forms_to_choose_from_can_be_named():
     assert PipelineSpec.model_validate(spec.model_dump(mode="json")) == spec  # as Prefect passes it on
 
 
+def test_networks_may_be_called_by_their_kind_alone():
+    named = check(network={"kind": "auto", "forms": ["linear", {"kind": "residual", "channels": 8}]}).network
+    assert named == check(network={"forms": [{"kind": "linear"}, {"kind": "residual", "channels": 8}]}).network
+    assert check(network="linear").network == check(network={"kind": "linear"}).network
+    with pytest.raises(Fault, match=r"network\.kind is 'linar'; it can be"):
+        check(network="linar")
+    with pytest.raises(Fault, match=r"network\.forms\.0\.kind is 'linar'; it can be"):
+        check(network={"forms": ["linar", "residual"]})
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path):
+    path = tmp_path / "shop.yaml"
+    for text, message in (
+        ("name: a\nstore: s\nname: b\n", "name stands twice, in lines 1 and 3"),
+        ("name: a\nsource:\n  target: x\n  uri: y\n  target: z\n", "target stands twice, in lines 3 and 5"),
+        ("name: a\nfolds: {test: 3, test: 4}\n", "test stands twice, in lines 2 and 2"),
+    ):
+        path.write_text(text)
+        with pytest.raises(Fault, match=rf"shop\.yaml is no YAML: {message}; take one of them out"):
+            load_spec(path)
+
+
 def test_a_spec_passed_on_as_json_keeps_what_was_left_to_the_recipes():
     spec = check(network={"kind": "auto"}, fit={"batch_size": 7})
     assert PipelineSpec.model_validate(spec.model_dump(mode="json")).recipes == spec.recipes
@@ -186,7 +208,7 @@ def test_a_missing_key_is_named(key, message):
         ),
         ({"network": {"kind": ["residual"]}}, r"network\.kind is .*; it can be auto, .*, linear$"),
         ({"network": {"kind": {"residual": 1}}}, r"network\.kind is .*; it can be auto, .*, linear$"),
-        ({"network": "residual"}, r"network: .* \('residual' given\)"),
+        ({"network": 3}, r"network: .* \(3 given\)"),
         ({"fit": [1]}, r"fit: .* \(\[1\] given\)$"),
         ({"source__timezone": 600}, r"source\.timezone is 600 to YAML; put an offset such as '\+10:00' in quotes$"),
         ({"source__uri": 5}, r"source\.uri is 5; a path or URL is needed, or a list of some; put 5 in quotes if that is its n"),
@@ -226,6 +248,8 @@ def test_every_fault_is_named_at_once_and_many_are_counted():
         ({"source__timezone": "Mars/Base"}, r"source\.timezone 'Mars/Base' is no zone"),
         ({"source__frequency": "fortnight"}, r"source\.frequency 'fortnight' is no pandas alias"),
         ({"forecast__origin": "2024-01-01T00:00"}, r"forecast\.origin 2024-01-01T00:00:00 has no offset; write it as"),
+        ({"folds__validation": 23}, r"folds\.validation is 23 and windows\.horizon 24 steps; .* Set folds\.validation to 24"),
+        ({"folds__test": 1}, r"folds\.test is 1 and windows\.horizon 24 steps; a fold holds one horizon at least"),
     ],
 )  # fmt: skip
 def test_sections_that_do_not_fit_together_are_refused(changed, message):

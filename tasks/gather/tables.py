@@ -119,7 +119,7 @@ def check_present(source: LabelledSource, file: CaseFile, present: list[str]) ->
     plain = [name for name in source.channels or () if not is_glob(name)]
     for name in (source.label, source.step, source.split, *source.id_columns, *source.stamp_columns, *plain):
         if name and present.count(name) != 1:
-            near = difflib.get_close_matches(name, present, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(name, present, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             if name in present:
                 raise Fault(f"{file.name} has {present.count(name)} columns named {name!r}; one is needed. Rename the others.")

@@ -24,7 +24,7 @@ def check_columns(source: SourceSpec, file, present: list[str]) -> None:
                 f"Set source.delimiter={mark!r}."
             )
         if count == 0:
-            near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(column, present, n=1)
             folded = {name.casefold(): name for name in present}
             near = [folded[column.casefold()]] if column.casefold() in folded else near
             hint = f" Did you mean {near[0]!r}?" if near else ""
