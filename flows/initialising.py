@@ -20,7 +20,7 @@ from tasks.ingest.sources import is_url
 from tasks.sniffing.archive import guess_archive, has_case_a_row, with_other_fold
 from tasks.sniffing.forecasts import guess_forecast
 from tasks.sniffing.grouping import Kinds, sort_columns
-from tasks.sniffing.labelled import guess_labels
+from tasks.sniffing.labelled import doubts_of, guess_labels
 from tasks.sniffing.sample import Sample, look_at, take_sample
 from tasks.sniffing.settings import Guess, Setting
 from tasks.sniffing.stamping import find_stamps, no_stamps
@@ -103,6 +103,10 @@ def guess_table(files: list[SourceFile], partitions: list[dict[str, str]]) -> Gu
         raise no_stamps(name, sample)
     guess = guess or guess_forecast(name, sample, stamps, kinds)
     guess.source = dialect_settings(sample, kinds) + guess.source
+    if guess.task != "classification":
+        guess.doubts += doubts_of(kinds, guess.named("target", "series_id"))
+    for column, count in kinds.infinite.items():
+        guess.doubts.append(f"{column!r} holds {counted(count, 'infinite values')}; training refuses them and names the line")
     if sample.ragged:
         guess.doubts.append(
             f"{counted(sample.ragged, 'rows')} with more or fewer fields than the header; training refuses them"

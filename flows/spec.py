@@ -155,7 +155,7 @@ def load_spec(path: str | Path) -> PipelineSpec | ClassificationSpec:
     """
     path = Path(path)
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=Once)
+        document = Once(path.read_text(encoding="utf-8")).get_single_data()
     except FileNotFoundError as error:
         raise Fault(f"{path} does not exist. Name a spec, as deployments/demo.yaml.") from error
     except (OSError, UnicodeDecodeError) as error:

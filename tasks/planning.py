@@ -72,7 +72,8 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Each changed ingredient in the words of a reader: a setting, source bytes, code, a library, an input."""
     changed = [name for name in (*now, *before) if before.get(name) != now.get(name)]
-    changed = [name for name in dict.fromkeys(changed) if not unknown_steps(now.get(name))]
+    # Words on what waits for a step, as those on the season, are empty until it has run.
+    changed = [name for name in dict.fromkeys(changed) if not unknown_steps(now.get(name)) and now.get(name) != ""]
     return [describe_change(name, before.get(name), now.get(name)) for name in changed]
 
 

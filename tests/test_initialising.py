@@ -334,6 +334,48 @@ def test_many_classes_of_two_cases_each_are_told():
     assert said(document, "label", "case") == {"label": "label", "case": "case"}
 
 
+def test_cases_are_found_by_what_their_columns_hold_where_names_tell_nothing():
+    frame = cases().rename(columns={"case": "leaf", "label": "species"})
+    assert said(init(frame), "case", "step", "label") == {"case": "leaf", "step": "step", "label": "species"}
+    frame["leaf"] = frame["leaf"].str[1:].astype(int)
+    assert said(init(frame), "case", "step", "label") == {"case": "leaf", "step": "step", "label": "species"}
+    with pytest.raises(Fault, match=r"or, for labelled cases, columns called case, step and label"):
+        init(frame.drop(columns="species"))
+
+
+@pytest.mark.parametrize(("labels", "shown"), [(["01", "02"], "01, 02"), (["false", "true"], "false, true")])
+def test_classes_are_shown_as_they_are_written(labels, shown):
+    frame = cases().assign(label=lambda one: one["label"].map(dict(zip("ab", labels, strict=True))))
+    init(frame)
+    assert f"2 classes: {shown}" in Path("data.yaml").read_text()
+
+
+def test_files_that_are_named_for_folds_may_number_their_cases_alike():
+    for fold, steps in (("TRAIN", 20), ("TEST", 25)):
+        cases().groupby("case").head(steps).to_csv(f"leaves_{fold}.csv", index=False)
+    made = initialising(["leaves_TRAIN.csv", "leaves_TEST.csv"], Path("data.yaml"), force=False)
+    assert made.facts["folds"] == "as the names of the files say"
+    assert made.facts["cases"].startswith(f"{2 * cases()['case'].nunique()} of 20 to 22 steps")
+    assert "folds" not in yaml.safe_load(Path("data.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", ["state", "is_fault"])
+def test_a_flag_beside_what_is_forecast_is_pointed_out_as_a_label(name):
+    frame = pd.DataFrame({"when": hours(), "y": wave(), name: (np.arange(ROWS) // 50 % 2)})
+    frame.to_csv("data.csv", index=False)
+    made = initialising(["data.csv"], Path("data.yaml"), force=False)
+    assert f"{name!r} holds 2 classes; to tell them apart instead, write task: classification with label: {name}" in made.doubts
+
+
+def test_an_infinite_value_hides_no_column():
+    frame = pd.DataFrame({"when": hours(), "load": wave(), "b": 2 * wave()})
+    frame.loc[10, "load"] = np.inf
+    frame.to_csv("data.csv", index=False)
+    made = initialising(["data.csv"], Path("data.yaml"), force=False)
+    assert yaml.safe_load(Path("data.yaml").read_text())["source"]["target"] == "load"
+    assert "'load' holds 1 infinite value; training refuses them and names the line" in made.doubts
+
+
 def test_a_label_without_numbers_beside_it_is_no_classification():
     with pytest.raises(Fault, match="no column of numbers that varies"):
         init(pd.DataFrame({"when": hours(), "class": np.where(np.arange(ROWS) % 9 > 4, "a", "b")}))

@@ -60,12 +60,17 @@ def describe_case_file(source: LabelledSource, name: str, path: Path) -> CaseFil
         raise Fault(f"{name} can not be read ({error.strerror}). Mend it or set source.uri.") from error
     if not size:
         raise Fault(f"{name} is empty (0 bytes); it needs cases.")
-    stem = Path(name).name.split(".")[0].lower()
-    split = next((fold for mark, fold in FOLDS.items() if stem.endswith(f"_{mark}")), None)
     file = CaseFile(
-        name=name, path=str(path), kind=KINDS[suffix], codec=codec, delimiter=source.delimiter, split=split, sha256=digest
-    )
+        name=name, path=str(path), kind=KINDS[suffix], codec=codec, delimiter=source.delimiter, split=fold_of_name(name),
+        sha256=digest,
+    )  # fmt: skip
     return settle_text(source, file, suffix) if file.kind == "text" else file
+
+
+def fold_of_name(name: str) -> str | None:
+    """The fold that the name of a file says, as GunPoint_TRAIN.ts does."""
+    stem = Path(name).name.split(".")[0].lower()
+    return next((fold for mark, fold in FOLDS.items() if stem.endswith(f"_{mark}")), None)
 
 
 def settle_text(source: LabelledSource, file: CaseFile, suffix: str) -> CaseFile:

@@ -30,6 +30,7 @@ class Kinds:
     empty: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)  # of the numbers, those that a text has as true and false
     order: list[str] = field(default_factory=list)  # all columns, as the file has them
+    infinite: dict[str, int] = field(default_factory=dict)  # how many of a column of numbers are, which are NaN here
     markers: dict[str, str] = field(default_factory=dict)  # what stands for no value -> in which column it was met first
 
 
@@ -40,6 +41,9 @@ def sort_columns(sample: Sample, stamps: tuple[str, ...]) -> Kinds:
         if name not in stamps and not is_index(name):
             add_column(kinds, sample, name, column)
     for name, values in kinds.numbers.items():
+        if len(values) > (count := int(np.isinf(values).sum())) > 0:
+            kinds.infinite[name], values = count, np.where(np.isinf(values), np.nan, values)
+            kinds.numbers[name] = values
         if sample.dialect and (low := sentinel_of(values)) is not None:
             kinds.markers.setdefault(f"{low:.0f}", name)
             kinds.numbers[name] = np.where(values == low, np.nan, values)

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.errors import counted, shortlist
 from tasks.gather.files import FOLDS
+from tasks.ingest.sources import USUAL_MARKERS
 from tasks.sniffing.forecasts import say_form, shown
 from tasks.sniffing.grouping import Groups, Kinds, find_groups, share_repeated
-from tasks.sniffing.naming import CASES, LABELS, SPLITS, STEPS, glob_of, is_hinted, rank
+from tasks.sniffing.naming import CASES, LABELS, SPLITS, STATES, STEPS, glob_of, is_hinted, rank
 from tasks.sniffing.roles import unfit
 from tasks.sniffing.sample import Sample
 from tasks.sniffing.settings import Guess, Setting
@@ -37,7 +40,7 @@ class Labels:
 
 def guess_labels(sample: Sample, stamps: Stamps | None, kinds: Kinds) -> Guess | None:
     """A spec that tells classes apart, and why each line of it is as it is; None where no column seems to hold classes."""
-    for labels in candidates(kinds):
+    for labels in candidates(sample, kinds):
         case = case_column(kinds, labels)
         if not seen_columns(kinds, {labels.name, case, *(stamps.columns if stamps else ())}):
             continue
@@ -47,10 +50,34 @@ def guess_labels(sample: Sample, stamps: Stamps | None, kinds: Kinds) -> Guess |
         plainly = plainly and len(labels.classes) <= (MOST_WORDS if labels.are_words else MOST_NUMBERS)
         if stamps is not None and plainly:
             return of_stream(sample, stamps, kinds, labels)
+    return without_names(sample, kinds) if stamps is None else None
+
+
+def without_names(sample: Sample, kinds: Kinds) -> Guess | None:
+    """A spec of cases whose columns have names that tell nothing: some column orders the rows of cases of one word each.
+
+    A table without stamps can hold nothing else.
+    """
+    words = sorted(kinds.words, key=lambda name: len(kinds.texts[name]))
+    for name in words:
+        labels = Labels(name, kinds.words[name], sorted(kinds.texts[name]), True)
+        cases = {one: codes for one, codes in whole_numbers(kinds).items() if changes_within(codes, labels.codes) == 0}
+        cases |= {one: kinds.words[one] for one in words if one != name and not changes_within(kinds.words[one], labels.codes)}
+        for case, codes in cases.items():
+            count = int(codes.max(initial=-1)) + 1
+            fit = 2 <= len(labels.classes) < count and len(codes) >= FEWEST_ROWS * count and codes.min() >= 0
+            if fit and step_column(sample, None, kinds, codes) and seen_columns(kinds, {name, case}):
+                return of_cases(sample, None, kinds, labels, case)
     return None
 
 
-def candidates(kinds: Kinds) -> list[Labels]:
+def whole_numbers(kinds: Kinds) -> dict[str, np.ndarray]:
+    """Codes of the columns of whole numbers."""
+    whole = {name: values for name, values in kinds.numbers.items() if not np.isnan(values).any()}
+    return {name: pd.factorize(values)[0] for name, values in whole.items() if np.all(values == np.rint(values))}
+
+
+def candidates(sample: Sample, kinds: Kinds) -> list[Labels]:
     """Columns named as labels are that hold few different words or whole numbers, the most telling name first."""
     found = []
     for name, codes in kinds.words.items():
@@ -61,8 +88,19 @@ def candidates(kinds: Kinds) -> list[Labels]:
         if not is_hinted(name, LABELS) or not 2 <= len(known) <= min(MOST_CLASSES, len(values) // FEWEST_ROWS):
             continue
         if np.all(known == np.rint(known)) and np.abs(known).max() < LARGEST_CLASS:
-            found.append(Labels(name, pd.factorize(values)[0], [f"{value:.0f}" for value in known], False))
+            found.append(Labels(name, pd.factorize(values)[0], written(sample, name, known), False))
     return sorted(found, key=lambda one: rank(one.name, LABELS))
+
+
+def written(sample: Sample, name: str, known: np.ndarray) -> list[str]:
+    """Classes that are numbers, as the file has them: 01, or true."""
+    column = sample.columns[name]
+    if pa.types.is_string(column.type) or pa.types.is_boolean(column.type):
+        text = pc.unique(pc.utf8_trim_whitespace(pc.cast(column, pa.string()))).to_pylist()
+        said = [one for one in text if one not in (None, *USUAL_MARKERS)]
+        if len(said) == len(known):
+            return sorted(said)
+    return [f"{value:.0f}" for value in known]
 
 
 def case_column(kinds: Kinds, labels: Labels) -> str | None:
@@ -116,7 +154,9 @@ def step_column(sample: Sample, stamps: Stamps | None, kinds: Kinds, codes: np.n
 
 def of_cases(sample: Sample, stamps: Stamps | None, kinds: Kinds, labels: Labels, case: str) -> Guess:
     """The spec of cases in long form."""
-    codes = coded(kinds)[case]
+    codes = (whole_numbers(kinds) | coded(kinds))[case]
+    if any(sample.folds):  # files of different folds may number their cases alike
+        codes = pd.factorize(codes + (codes.max() + 1) * sample.files)[0]
     split, step = split_column(kinds), step_column(sample, stamps, kinds, codes)
     guess, count = Guess("classification"), int(codes.max()) + 1
     where = "" if sample.whole else " in what was looked at"
@@ -137,10 +177,25 @@ def of_cases(sample: Sample, stamps: Stamps | None, kinds: Kinds, labels: Labels
         guess.source.append(
             Setting("unlabelled", "skip", f"{counted(unknown, 'cases')}{where} without a label: not trained on")
         )
-    if not split:
+    if split:
+        guess.facts["folds"] = f"as {split!r} says"
+    elif any(sample.folds):
+        guess.facts["folds"] = "as the names of the files say"
+    else:
         guess.folds = [Setting("test", 0.2, "share of the cases to report on; the rest train, and are cross-validated")]
-    guess.facts["folds"] = f"as {split!r} says" if split else "a fifth of the cases, drawn, to test on"
+        guess.facts["folds"] = "a fifth of the cases, drawn, to test on"
     return guess
+
+
+def doubts_of(kinds: Kinds, named: set[str]) -> list[str]:
+    """Of a table that is to be forecast, the columns whose name and values say that they hold classes, but those named."""
+    few = {name: len(kinds.texts[name]) for name in kinds.words}
+    few |= {name: int(codes.max()) + 1 for name, codes in whole_numbers(kinds).items()}
+    return [
+        f"{name!r} holds {count} classes; to tell them apart instead, write task: classification with label: {name}"
+        for name, count in few.items()
+        if name not in named and 2 <= count <= MOST_NUMBERS and is_hinted(name, (*LABELS, *STATES))
+    ]
 
 
 def of_stream(sample: Sample, stamps: Stamps, kinds: Kinds, labels: Labels) -> Guess:

@@ -18,6 +18,7 @@ TARGETS = (
     "orders", "umsatz", "wert", "verbrauch", "last", "leistung", "absatz", "menge", "preis", "kwh", "mw", "kw", "p",
 )  # fmt: skip
 LABELS = ("label", "labels", "class", "classes", "klasse", "target", "activity", "category", "fault", "diagnosis", "outcome")
+STATES = ("state", "status", "failure", "anomaly", "alarm", "event", "condition", "mode", "zustand", "störung", "fehler")
 CASES = ("case", "sample", "instance", "trial", "example", "recording", "segment", "subject", *SERIES)
 STEPS = ("step", "index", "idx", "position", "pos", "frame", "tick", "order", *STAMPS)
 SPLITS = ("split", "fold", "set", "subset", "partition", "part")

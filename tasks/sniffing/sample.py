@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from models.errors import Fault, counted, shortlist
-from tasks.gather.files import KINDS
+from tasks.gather.files import KINDS, fold_of_name
 from tasks.ingest.files import SourceFile, header_text
 from tasks.ingest.listing import suffixes
 from tasks.ingest.sources import USUAL_MARKERS, SourceSpec
@@ -46,6 +46,8 @@ class Sample:
     dialect: Dialect | None  # of a CSV
     twice: list[str] = field(default_factory=list)  # names that several columns have
     ragged: int = 0  # rows with more or fewer fields than the header, which were passed over
+    files: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # (R,) number of the file that a row is of
+    folds: list[str | None] = field(default_factory=list)  # that the name of each file says
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -100,8 +102,9 @@ def take_sample(files: list[SourceFile], partitions: list[dict[str, str]]) -> Sa
     columns = {name: joined([one.columns[name] for one in taken]) for name in shared}
     num_rows = sum(one.num_rows for one in taken) * len(files) // len(chosen)
     return Sample(
-        columns, np.concatenate(parts), num_rows, whole, taken[0].dialect, taken[0].twice, sum(one.ragged for one in taken)
-    )
+        columns, np.concatenate(parts), num_rows, whole, taken[0].dialect, taken[0].twice, sum(one.ragged for one in taken),
+        np.repeat(np.arange(len(taken)), [len(one) for one in taken]), [fold_of_name(files[at].name) for at in chosen],
+    )  # fmt: skip
 
 
 def joined(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:

@@ -24,3 +24,8 @@ class Guess:
     windows: list[Setting] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     doubts: list[str] = field(default_factory=list)  # what training may refuse, or a person should look at
+
+    def named(self, *keys: str) -> set[str]:
+        """The columns that these lines of `source` name."""
+        values = [one.value for one in self.source if one.key in keys and one.value is not None]
+        return {name for value in values for name in (value if isinstance(value, list | tuple) else [value])}

@@ -70,7 +70,8 @@ def find_stamps(sample: Sample) -> Stamps | None:
 def no_stamps(name: str, sample: Sample) -> Fault:
     return Fault(
         f"{name} has no column of stamps: none holds ISO 8601, as 2014-01-31 23:30, a date in another order, as 31.01.2014 or "
-        f"1/31/2014, or a count of seconds since 1970. It has {shortlist(sample.columns, 12)}. Add one, as timestamp."
+        f"1/31/2014, or a count of seconds since 1970. It has {shortlist(sample.columns, 12)}. Add one, as timestamp; or, for "
+        "labelled cases, columns called case, step and label."
     )
 
 
