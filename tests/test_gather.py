@@ -18,6 +18,7 @@ from tasks.gather.files import list_case_files
 from tasks.gather.source import LabelledSource
 from tasks.gather.streams import cut_streams, instants
 from tasks.gather.task import read_file
+from tasks.progress import listener
 
 LONG = {"case": "case", "step": "step", "label": "label"}
 
@@ -122,6 +123,18 @@ def test_columns_of_words_are_no_channels_and_numbers_in_text_are(tmp_path):
     found = gathered(written(tmp_path, frame), missing="mask", **LONG)
     assert found.channels == ("x", "y", "z")
     assert found.notes["missing values"] == 1
+
+
+@pytest.mark.parametrize(("offset", "told"), [(0, False), (1e6, False), (1e8, True)])
+def test_a_column_that_single_precision_flattens_is_told_of(tmp_path, offset, told):
+    said = []
+    token = listener.set(said.append)
+    try:
+        gathered(written(tmp_path, long_form(x=offset + np.arange(5.0), y=[1.0] * 5)), **LONG)
+    finally:
+        listener.reset(token)
+    expected = "cases.csv: column 'x' varies by 1.4 around 1e+08, of which single precision loses up to 4. Take a constant"
+    assert [expected in line for line in said] == [True] * told
 
 
 @pytest.mark.parametrize("index", ["__index_level_0__", "Unnamed: 0", " "])

@@ -19,6 +19,7 @@ from tasks.sniffing.naming import is_index
 
 SORTS = r"^(\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}.*)?)?|\d{2}:\d{2}(:\d{2}(\.\d+)?)?)$"  # text that sorts as its moments do
 NUMBERED = r"^(\D*)(\d{1,18})(\D*)$"  # a word with one number
+LOSS = 0.1  # of a column's spread, which is too much to lose in single precision
 SAMPLE = 200  # values that tell whether a column is meant to hold numbers
 NO_LABEL = {mark for mark in USUAL_MARKERS if mark != "None"}  # which may well be the name of a class
 
@@ -208,6 +209,14 @@ def numbers(source: LabelledSource, file: CaseFile, table: pa.Table, name: str) 
     if len(bad := np.flatnonzero(np.isinf(single))):
         raise Fault(
             f"{file.name} row {bad[0] + 1:,}, column {name!r}: {values[bad[0]]} is no finite number of single precision."
+        )
+    known = ~np.isnan(values)
+    if (lost := np.abs(single - values).max(initial=0, where=known)) > 0 and lost > LOSS * (spread := values[known].std()):
+        from tasks.progress import say
+
+        say(
+            f"{file.name}: column {name!r} varies by {spread:.2g} around {values[known].mean():.3g}, of which single precision "
+            f"loses up to {lost:.2g}. Take a constant off it, or leave it out of source.channels."
         )
     return single
 
