@@ -16,7 +16,7 @@ from tasks.gather.arrays import Gathered
 from tasks.gather.assembling import assemble
 from tasks.gather.files import list_case_files
 from tasks.gather.source import LabelledSource
-from tasks.gather.streams import cut_streams, instants
+from tasks.gather.streams import cut_streams, with_instants
 from tasks.gather.task import read_file
 from tasks.progress import listener
 
@@ -33,7 +33,8 @@ def streamed(path: Path, lookback=3, stride=1, label="origin", **source) -> Gath
     files = list_case_files(given, Path("downloads"))
     parts = [read_file(given, file) for file in files]
     windows = LabelWindows(lookback=lookback, stride=stride, label=label)
-    return cut_streams(given, parts, [instants(given, file, part) for file, part in zip(files, parts, strict=True)], windows)
+    timed = [with_instants(given, file, part) for file, part in zip(files, parts, strict=True)]
+    return cut_streams(given, [part for part, _ in timed], [micros for _, micros in timed], windows)
 
 
 def long_form(**changes) -> pd.DataFrame:
@@ -368,7 +369,7 @@ def test_series_of_another_step_are_named_as_left_out(tmp_path):
     found = streamed(written(tmp_path, both), series_id="name")
     assert set(found.ids) == {"a", "b"}
     assert found.notes["series without a whole window"] == 2
-    assert found.left_out == "2 series left out, without 3 rows in a row that are 01:00:00 apart: quick, short"
+    assert found.left_out == "2 series left out, without 3 rows in a row at steps of 01:00:00: quick, short"
 
 
 @pytest.mark.parametrize("name", ["stream.csv", "stream.parquet"])
@@ -376,7 +377,8 @@ def test_a_stream_that_is_to_be_labelled_may_lack_its_labels(tmp_path, name):
     given = LabelledSource(uri=str(written(tmp_path, stream().drop(columns="state"), name)), timestamp="when", label="state")
     [file] = list_case_files(given, Path("downloads"))
     part = read_file(given, file, needs_labels=False)
-    found = cut_streams(given, [part], [instants(given, file, part)], LabelWindows(lookback=3))
+    part, micros = with_instants(given, file, part)
+    found = cut_streams(given, [part], [micros], LabelWindows(lookback=3))
     assert found.labels == [None] * 4
 
 

@@ -121,6 +121,8 @@ def parsed(fields: list[str], none: set[str], decimal: str, where: str) -> np.nd
     values = np.empty(len(fields), np.float32)
     for at, text in enumerate(one.strip() for one in fields):
         try:
+            if "_" in text or (decimal != "." and "." in text):  # 1_000, as Python takes it, and 1.234,5
+                raise ValueError(text)
             with np.errstate(over="ignore"):  # which is told below
                 values[at] = np.nan if text in none else float(text.replace(decimal, "."))
         except ValueError as error:

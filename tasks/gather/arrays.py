@@ -1,6 +1,6 @@
 """Labelled rows on their way from files to cases."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,13 @@ class Taken:
     splits: np.ndarray | None = None  # (R,) object: train, validation, test
     first_line: int = 1  # what the first row is called: its line, or its number
     what: str = "row"  # that a row is called by: row, or line
+    notes: dict[str, int] = field(default_factory=dict)  # what was left out or repaired -> how often
+
+    def keep(self, rows: np.ndarray) -> "Taken":
+        """The same without some rows, which are then called by their place among those that are left."""
+        order, splits = (None if own is None else own[rows] for own in (self.order, self.splits))
+        kept = {"ids": self.ids[rows], "values": self.values[rows], "labels": self.labels[rows]}
+        return replace(self, **kept, order=order, splits=splits)
 
     def at(self, row: int) -> str:
         """Where a row stands, in words."""

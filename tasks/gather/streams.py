@@ -10,11 +10,16 @@ from tasks.gather.assembling import with_same_channels
 from tasks.gather.files import CaseFile
 from tasks.gather.source import LabelledSource
 from tasks.gather.tables import stamps_of
+from tasks.ingest.grid import Grid
 from tasks.ingest.stamps import to_instants
+from tasks.ingest.timeline import fixed_seconds, infer_frequency, parse_offset, parse_timezone
+
+AN_HOUR = 3_600_000_000  # microseconds
+A_DAY = 24 * AN_HOUR
 
 
-def instants(source: LabelledSource, file: CaseFile, part: Taken) -> np.ndarray:
-    """The stamps (R,) of rows, int64 microseconds UTC.
+def with_instants(source: LabelledSource, file: CaseFile, part: Taken) -> tuple[Taken, np.ndarray]:
+    """The rows that count, and their stamps (R,), int64 microseconds UTC.
 
     Raises:
         Fault: one of them is none.
@@ -25,7 +30,13 @@ def instants(source: LabelledSource, file: CaseFile, part: Taken) -> np.ndarray:
     if found.bad:
         row, _, said = found.bad[0]
         raise Fault(f"{part.at(row)}: {said} ({len(found.bad):,} such).")
-    return found.micros
+    for what, rows in (("moved out of", found.shifted), ("of", found.dropped)):
+        if rows is not None and rows.any():
+            done = " dropped" if what == "of" else ""
+            part.notes[f"rows {what} a skipped hour{done}"] = int(rows.sum())
+    if found.dropped is None:
+        return part, found.micros
+    return part.keep(~found.dropped), found.micros[~found.dropped]
 
 
 def cut_streams(source: LabelledSource, parts: list[Taken], stamps: list[np.ndarray], windows: LabelWindows) -> Gathered:
@@ -45,8 +56,8 @@ def cut_streams(source: LabelledSource, parts: list[Taken], stamps: list[np.ndar
     rows = np.concatenate([part.values for part in parts])[order]
     counts = np.bincount(codes, minlength=len(names))
     firsts = np.cumsum(counts) - counts
-    step = usual_step(codes, micros)
-    broken = np.concatenate([[0], np.cumsum(breaks(codes, micros, step))])
+    apart, step = breaks(source, codes, micros)
+    broken = np.concatenate([[0], np.cumsum(apart)])
     starts = [whole_windows(first + np.arange(count), broken, windows) for first, count in zip(firsts, counts, strict=True)]
     start = np.concatenate(starts)
     if not len(start):
@@ -62,13 +73,15 @@ def cut_streams(source: LabelledSource, parts: list[Taken], stamps: list[np.ndar
     )  # fmt: skip
     settle_missing(source, gathered, names[codes], micros)
     possible = sum(max(0, int(count) - windows.lookback + 1) for count in counts)
-    gathered.notes |= {"repeated stamps dropped": dropped, "absent rows between others": int(breaks(codes, micros, step).sum())}
+    gathered.notes |= {"repeated stamps dropped": dropped, "absent rows between others": int(apart.sum())}
+    for part in parts:
+        gathered.notes |= {what: gathered.notes.get(what, 0) + count for what, count in part.notes.items()}
     gathered.notes["windows in all"] = possible
     if without := [name for name, own in zip(names.tolist(), starts, strict=True) if not len(own)]:
         gathered.notes["series without a whole window"] = len(without)
         gathered.left_out = (
-            f"{counted(len(without), 'series')} left out, without {windows.lookback:,} rows in a row that are "
-            f"{str(pd.Timedelta(step, 'us')).removeprefix('0 days ')} apart: {shortlist(without)}"
+            f"{counted(len(without), 'series')} left out, without {windows.lookback:,} rows in a row at steps of {step}: "
+            f"{shortlist(without)}"
         )
     return gathered
 
@@ -103,9 +116,34 @@ def usual_step(codes: np.ndarray, micros: np.ndarray) -> int:
     return int(values[counts.argmax()])
 
 
-def breaks(codes: np.ndarray, micros: np.ndarray, step: int) -> np.ndarray:
-    """(R - 1,) whether rows are absent between two neighbours of a series."""
-    return (np.diff(codes) == 0) & (np.diff(micros) != step)
+def breaks(source: LabelledSource, codes: np.ndarray, micros: np.ndarray) -> tuple[np.ndarray, str]:
+    """(R - 1,) whether rows are absent between two neighbours of a series, and the step between those that are not.
+
+    Days and longer steps are those of the local calendar: the day on which clocks change is a day like any other.
+    """
+    same, step = np.diff(codes) == 0, usual_step(codes, micros)
+    frequency = frequency_of(source, codes, micros) if step >= A_DAY - 2 * AN_HOUR else None
+    if frequency is None:
+        return same & (np.diff(micros) != step), str(pd.Timedelta(step, "us")).removeprefix("0 days ")
+    grid, places = Grid(frequency, source.timezone), np.zeros(len(micros), np.int64)
+    for own in np.split(np.arange(len(micros)), np.flatnonzero(~same) + 1):
+        steps = grid.calendar(micros[own[0]], micros[own[-1]])
+        at = np.searchsorted(steps, micros[own])
+        on = at < len(steps)
+        on[on] = steps[at[on]] == micros[own][on]
+        places[own] = np.where(on, at, -2 * np.arange(2, len(own) + 2))  # next to nothing where it is on no step
+    return same & (np.diff(places) != 1), frequency
+
+
+def frequency_of(source: LabelledSource, codes: np.ndarray, micros: np.ndarray) -> str | None:
+    """The calendar step of the longest series, None where it has none."""
+    longest = micros[codes == np.bincount(codes).argmax()]
+    stamps = pd.DatetimeIndex(longest.view("datetime64[us]"), tz="UTC").tz_convert(parse_timezone(source.timezone))
+    try:
+        frequency = infer_frequency(stamps)
+    except Fault:
+        return None
+    return None if fixed_seconds(parse_offset(frequency)) else frequency
 
 
 def whole_windows(rows: np.ndarray, broken: np.ndarray, windows: LabelWindows) -> np.ndarray:

@@ -13,6 +13,7 @@ from models.errors import Fault, shortlist
 from tasks.gather.arrays import Taken
 from tasks.gather.files import FOLDS, CaseFile
 from tasks.gather.source import LabelledSource
+from tasks.ingest.rowwise import join_ids, missing_numbers
 from tasks.ingest.sources import USUAL_MARKERS
 from tasks.ingest.streams import open_text
 from tasks.sniffing.naming import is_index
@@ -178,13 +179,17 @@ def is_numeric(source: LabelledSource, column: pa.ChunkedArray) -> bool:
 def to_numbers(source: LabelledSource, column: pa.ChunkedArray) -> np.ndarray | None:
     """Text as float64 with NaN where it stands for no value; None where some of it is no number."""
     text = pc.utf8_trim_whitespace(column)
-    if source.decimal == ",":
-        text = pc.replace_substring(text, ",", ".")
     text = pc.if_else(pc.is_in(text, pa.array([*USUAL_MARKERS, *source.missing_markers])), None, text)
+    if source.decimal == ",":
+        if pc.any(pc.match_substring(text, ".")).as_py():  # a mark of thousands, which would be read as the decimal one
+            return None
+        text = pc.replace_substring(text, ",", ".")
     try:
-        return pc.cast(text, pa.float64()).to_numpy()
+        values = pc.cast(text, pa.float64()).to_numpy()
     except pa.ArrowInvalid:
         return None
+    numbers = missing_numbers(source)
+    return np.where(np.isin(values, numbers), np.nan, values) if numbers else values
 
 
 def numbers(source: LabelledSource, file: CaseFile, table: pa.Table, name: str) -> np.ndarray:
@@ -263,7 +268,7 @@ def folds_of(file: CaseFile, said: np.ndarray, column: str) -> np.ndarray:
 
 
 def named_ids(file: CaseFile, parts: list[np.ndarray], columns: tuple[str, ...], rows: int) -> np.ndarray:
-    """What each row's case or series is called; several columns joined by slashes.
+    """What each row's case or series is called; several columns joined by slashes, which their own are not taken for.
 
     Raises:
         Fault: a row has no name.
@@ -276,7 +281,7 @@ def named_ids(file: CaseFile, parts: list[np.ndarray], columns: tuple[str, ...],
             )
     if not parts:
         return np.full(rows, "series", object)
-    return parts[0] if len(parts) == 1 else np.array(["/".join(one) for one in zip(*parts, strict=True)], object)
+    return parts[0] if len(parts) == 1 else np.array([join_ids(list(one)) for one in zip(*parts, strict=True)], object)
 
 
 def steps_of(source: LabelledSource, file: CaseFile, table: pa.Table, name: str) -> np.ndarray:

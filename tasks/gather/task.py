@@ -12,7 +12,7 @@ from tasks.gather.arrays import Gathered, Taken
 from tasks.gather.assembling import assemble, count_labels
 from tasks.gather.files import CaseFile
 from tasks.gather.source import LabelledSource
-from tasks.gather.streams import cut_streams, instants
+from tasks.gather.streams import cut_streams, with_instants
 from tasks.gather.tables import read_table
 from tasks.policy import step, this_call
 from tasks.progress import say
@@ -71,8 +71,8 @@ def gather(files: list[CaseFile], source: dict, windows: LabelWindows | None, ne
     given = LabelledSource.model_validate(source | {"uri": [file.path for file in files]})
     parts = [read_file(given, file, needs_labels) for file in files]
     if given.is_stream:
-        stamps = [instants(given, file, part) for file, part in zip(files, parts, strict=True)]
-        gathered = cut_streams(given, parts, stamps, windows)
+        timed = [with_instants(given, file, part) for file, part in zip(files, parts, strict=True)]
+        gathered = cut_streams(given, [part for part, _ in timed], [micros for _, micros in timed], windows)
     else:
         gathered = assemble(given, parts)
     say(described(gathered))

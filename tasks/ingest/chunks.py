@@ -217,7 +217,10 @@ def finish_line(stream, block: bytes, name: str) -> tuple[bytes, bool]:
 
 
 def cut_parquet(source: SourceSpec, file: SourceFile) -> Iterator[tuple[Piece, str]]:
-    """Runs of row groups of about `CHUNK` bytes each, known by the columns that are read."""
+    """Runs of row groups of about `CHUNK` bytes each, known by the columns that are read.
+
+    Of a file whose stamps count by their order, all: which of two hours a row means is told by the rows before it.
+    """
     try:
         with pq.ParquetFile(file.path) as opened, open(file.path, "rb") as raw:
             metadata, names = opened.metadata, opened.schema_arrow.names
@@ -232,7 +235,8 @@ def cut_parquet(source: SourceSpec, file: SourceFile) -> Iterator[tuple[Piece, s
                 next(opened.iter_batches(1, row_groups=[group], columns=wanted, use_threads=False), None)
                 add_group(digest, raw, metadata.row_group(group), leaves)
                 size += metadata.row_group(group).total_byte_size
-                if size >= CHUNK or group == metadata.num_row_groups - 1:
+                is_last = group == metadata.num_row_groups - 1
+                if is_last or (size >= CHUNK and source.repeated_hour != "order"):
                     yield Piece(file=file, start=begin, end=group + 1), digest.hexdigest()
                     begin, size, digest = group + 1, 0, hashlib.sha256(schema.encode())
     except Fault:
