@@ -163,7 +163,7 @@ def forecasts_of(trained: Trained, fold: str) -> Forecasts:
     steps, parts = np.array(AHEAD) - 1, []
     for asked in backtest.asked():
         truth, seen = backtest.truth(asked.rows)
-        forecast, _ = backtest.model.forecast(asked.rows, asked.series)
+        forecast, _ = backtest.model.forecast(asked)
         last = asked.rows[:, cut.windows.lookback - 1, 0]
         parts.append((asked.series, asked.stamps[:, 0], np.where(seen, truth, np.nan)[:, steps], forecast[:, steps], last))
     series, stamps, truth, forecast, last = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -170,14 +170,15 @@ def load_spec(path: str | Path) -> PipelineSpec | ClassificationSpec:
 class Once(yaml.SafeLoader):
     """YAML in which every key of a section stands once: of two, a reader would take either for the one that counts."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        lines: dict[str, int] = {}
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                raise ValueError(f"{key.value} stands twice, in lines {lines[key.value]} and {line}; take one of them out")
-            lines[key.value] = line
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge")):
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise ValueError(f"{key.value} stands twice, in lines {lines[name]} and {line}; take one of them out")
+            lines[name] = line
+        return node
 
 
 def resolved(document: dict, folder: Path) -> dict:

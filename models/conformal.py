@@ -101,13 +101,15 @@ def observed_near(apart: np.ndarray, at: int) -> np.ndarray:
     make up `NEEDED` scores, or as would if all had been observed.
     """
     num_windows, horizon, num_levels = apart.shape
+    if np.isnan(apart[:, at, 0]).all():
+        return apart[:0, at]
     around = min(horizon, -(-NEEDED // max(num_windows, 1))) // 2
     needed = min(NEEDED, apart[:, max(0, at - around) : at + around + 1, 0].size)
     while True:
         near = apart[:, max(0, at - around) : at + around + 1].reshape(-1, num_levels)
         observed = near[~np.isnan(near[:, 0])]
         if len(observed) >= needed or around >= horizon:
-            return observed if not np.isnan(apart[:, at, 0]).all() else observed[:0]
+            return observed
         around += 1
 
 

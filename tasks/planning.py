@@ -72,9 +72,13 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Each changed ingredient in the words of a reader: a setting, source bytes, code, a library, an input."""
     changed = [name for name in (*now, *before) if before.get(name) != now.get(name)]
-    # Words on what waits for a step, as those on the season, are empty until it has run.
-    changed = [name for name in dict.fromkeys(changed) if not unknown_steps(now.get(name)) and now.get(name) != ""]
+    changed = [name for name in dict.fromkeys(changed) if not unknown_steps(now.get(name)) and not is_awaited(name, now)]
     return [describe_change(name, before.get(name), now.get(name)) for name in changed]
+
+
+def is_awaited(name: str, now: dict[str, Any]) -> bool:
+    """Whether it is the words on a season that has yet to be found, which are empty until then."""
+    return name.endswith("subject.season") and now.get(name) == ""
 
 
 def describe_change(name: str, before: Any, now: Any) -> str:

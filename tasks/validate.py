@@ -14,7 +14,7 @@ from models.bundle import Bundle, Description
 from models.conformal import FOLLOWED, Calibration, Settled
 from models.errors import Fault
 from models.metrics import StepErrors, Sureness, means, score, score_steps
-from models.naive import seasonal_naive
+from models.naive import from_a_season_ago, seasonal_naive
 from models.windows import FoldSpec
 from tasks.ingest.clock import Clock
 from tasks.ingest.timeline import SECONDS_A_DAY, fixed_seconds, parse_offset, parse_timezone, season_of
@@ -58,11 +58,9 @@ class Asked:
     rows: np.ndarray  # (B, L+H, C) float64
     stamps: np.ndarray  # (B, H) int64 microseconds UTC
     origin: np.ndarray  # (B,) number of each window in its fold
-    earlier: np.ndarray  # (B, E) targets before each window, as many as a season is longer than it; NaN where there are none
-
-    def newest(self) -> "Asked":
-        """The last of them."""
-        return Asked(*(getattr(self, one.name)[-1:] for one in fields(self)))
+    ago: (
+        np.ndarray
+    )  # (B, min(H, season)) targets a season before the steps, where windows do not reach so far and naive is asked
 
 
 class Forecaster:
@@ -91,7 +89,9 @@ class Forecaster:
         """
         rows, series = asked.rows, asked.series
         if self.bundle is None:
-            past = np.concatenate([asked.earlier, rows[:, : self.windows.lookback, 0]], 1)
+            past = rows[:, : self.windows.lookback, 0]
+            if asked.ago.shape[1]:
+                return from_a_season_ago(asked.ago, past[:, -1], self.windows.horizon), None
             return seasonal_naive(past, self.windows.horizon, self.season), None
         mean, std = self.mean[series], self.std[series]
         scaled = torch.from_numpy(((rows - mean[:, None]) / std[:, None]).astype(np.float32))
@@ -246,22 +246,23 @@ class Backtest:
         if waiting:
             yield together(waiting)
 
-    def windows_of(self, block: int, chosen: np.ndarray, origin: np.ndarray) -> Asked:
+    def windows_of(self, block: int, chosen: np.ndarray, origin: np.ndarray, for_naive: bool = False) -> Asked:
         """The windows of one block with these numbers in it."""
         rows, stamps = self.loaded(block)
         starts, cut = chosen * self.blocks.stride, self.about.windows
         windows = gather(torch.from_numpy(rows), torch.from_numpy(starts), cut.span).numpy()
         after = starts[:, None] + np.arange(cut.lookback, cut.span)
         series = np.full(len(chosen), self.numbers[self.blocks.series_id(block)])
-        reach = max(0, self.cut.scaler.season - cut.lookback)
-        earlier = self.before(block, starts, reach) if reach else np.empty((len(chosen), 0))
-        return Asked(series, windows, stamps[after], origin, earlier)
+        wanted = self.cut.scaler.season > cut.lookback and (for_naive or self.model.bundle is None)
+        ago = self.a_season_before(block, starts) if wanted else np.empty((len(chosen), 0))
+        return Asked(series, windows, stamps[after], origin, ago)
 
-    def before(self, block: int, starts: np.ndarray, count: int) -> np.ndarray:
-        """The targets (B, count) before windows that start at these rows of a block."""
+    def a_season_before(self, block: int, starts: np.ndarray) -> np.ndarray:
+        """The targets (B, min(H, season)) a season before the steps of windows that start at these rows of a block."""
+        season, cut = self.cut.scaler.season, self.about.windows
         if getattr(self, "_known", None) != block:
-            self._known, self._targets = block, self.blocks.targets_with(block, count)
-        return self._targets[starts[:, None] + np.arange(count)]
+            self._known, self._targets = block, self.blocks.targets_with(block, season - cut.lookback)
+        return self._targets[starts[:, None] + np.arange(min(cut.horizon, season))]
 
     def loaded(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and stamps of a block; the last one is kept."""
@@ -282,6 +283,7 @@ class Backtest:
         numbers = np.arange(number, max(-1, number - (FOLLOWED + 1) * self.every), -self.every)[::-1]
         asked = self.windows_of(block, numbers, origin - number + numbers)  # its own window is the last
         lookback, recent = self.about.windows.lookback, 2 * self.about.windows.horizon
+        newest = self.windows_of(block, numbers[-1:], np.array([origin]), for_naive=True)
         truth, seen = self.truth(asked.rows)
         forecast, quantiles = self.model.forecast(asked)
         before = asked.rows[-1, max(0, lookback - recent) : lookback]
@@ -297,7 +299,7 @@ class Backtest:
             "before_stamps": self.local(earlier),
             "truth": nullable(np.where(seen[-1], truth[-1], np.nan)),
             "forecast": forecast[-1].tolist(),
-            "naive": self.naive.forecast(asked.newest())[0][0].tolist(),
+            "naive": self.naive.forecast(newest)[0][0].tolist(),
             "intervals": self.sureness.bands(asked.series[-1], quantiles, truth, seen),
         }
 

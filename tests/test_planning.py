@@ -110,6 +110,12 @@ def test_steps_that_will_run_before_come_first_and_once():
     assert said == "normalise will run, ingest will run, torch 2.6.0 -> 2.7.0"
 
 
+def test_words_on_a_season_that_is_not_found_yet_are_no_change():
+    before = {"subject": {"season": "24 steps (a day)", "unit": "kW"}}
+    assert why({"subject": {"season": "", "unit": "kW"}}, [{"made_from": before}], ["survey"]) == "survey will run"
+    assert "unit kW -> " in why({"subject": {"season": "", "unit": ""}}, [{"made_from": before}], ["survey"])
+
+
 def test_many_changes_are_counted():
     now = made_from(**{f"inputs.x{number}": 1 for number in range(REASONS + 3)})
     assert why(now, [manifest()], []) == "x0 null -> 1, x1 null -> 1, x2 null -> 1, x3 null -> 1, 3 more changes"

@@ -91,6 +91,10 @@ def refused(spec) -> str:
             {"folds__test": 1000},
             r"^No series has steps to train on: folds leave none of the 600 steps of load\. Set",
         ),
+        (
+            {"season": 600},
+            r"^season is 600 steps, and no series has more than 600, in which nothing comes again\. Set a shorter",
+        ),
         ({"source__holidays": "XX"}, r"^source\.holidays 'XX' is no place that the package holidays knows"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from flows.spec import PipelineSpec, check_networks, check_spec, load_spec, resolved
+from flows.spec import Once, PipelineSpec, check_networks, check_spec, load_spec, resolved
 from models.errors import Fault
 from models.networks import RECIPES, AutoSpec, form_name
 from models.specs import LinearSpec, ReferenceSpec, ResidualSpec
@@ -92,6 +92,19 @@ def test_a_key_that_stands_twice_is_named(tmp_path):
         path.write_text(text)
         with pytest.raises(Fault, match=rf"shop\.yaml is no YAML: {message}; take one of them out"):
             load_spec(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "base: &base {a: 1}\nouter:\n  mid: &mid {<<: *base, a: 2}\ntop: {<<: *mid}\n",
+        "rules: {load: &load {<<: &r {min: 0, max: 3}, max: 5}}\nfit: {<<: *load}\n",
+        "a: &a {x: 1}\nb: &b {y: 2}\nc:\n  <<: *a\n  <<: *b\n",
+        "c: {1: a, '1': b}\n",
+    ],
+)
+def test_sections_may_be_merged_from_others(text):
+    assert Once(text).get_single_data() == yaml.safe_load(text)
 
 
 def test_a_spec_passed_on_as_json_keeps_what_was_left_to_the_recipes():

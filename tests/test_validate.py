@@ -11,7 +11,7 @@ import tasks.validate
 from models.bundle import FORMAT, Bundle, Description, Member
 from models.errors import Fault
 from models.metrics import StepErrors, score_steps
-from models.naive import seasonal_naive
+from models.naive import from_a_season_ago, seasonal_naive
 from models.networks import build_network
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns, SeriesFacts
@@ -110,8 +110,8 @@ def test_seasonal_naive_looks_back_a_season_that_windows_are_too_short_for(tmp_p
 
 
 def test_where_a_season_begins_before_a_series_naive_repeats_its_last_value():
-    past = np.array([[np.nan, 2.0, 3.0], [1.0, 2.0, 3.0]])
-    assert seasonal_naive(past, 2, 3).tolist() == [[3, 3], [1, 2]]
+    ago = np.array([[np.nan, 2.0], [1.0, 2.0]])
+    assert from_a_season_ago(ago, np.array([7.0, 8.0]), 3).tolist() == [[7, 7, 7], [1, 2, 1]]
 
 
 def test_a_backtest_is_in_the_targets_own_unit_whatever_the_scale(tmp_path):
