@@ -27,7 +27,7 @@ class CheckedCases(BaseModel):
     has_splits: bool
     num_unlabelled: int
     notes: dict[str, int]
-    absent: list[str]  # lines on classes that a fold has none of
+    absent: list[str]  # lines on classes that a fold has none of, and on series without a window
     folder: str
     seconds: float
 
@@ -39,6 +39,7 @@ def check_cases(spec: ClassificationSpec, store: Store, run: Run) -> CheckedCase
     table = read_index(store, labelled)
     folds, classes = fold(store, labelled, spec.folds, table)
     what = "windows" if labelled.stream else "cases"
+    absent = [*absent_classes(table.labels, folds, classes), *([labelled.left_out] if labelled.left_out else [])]
     same = labelled.shortest == labelled.longest
     steps = counted(labelled.longest, "steps") if same else f"{labelled.shortest:,} to {labelled.longest:,} steps"
     return CheckedCases(
@@ -46,6 +47,6 @@ def check_cases(spec: ClassificationSpec, store: Store, run: Run) -> CheckedCase
         described=f"{counted(labelled.num_cases, what)} of {steps} and {counted(len(labelled.channels), 'channels')}, "
         f"{len(classes)} classes",
         num_cases={one: int((folds == one).sum()) for one in ("train", "validation", "test")}, has_splits=labelled.has_splits,
-        num_unlabelled=labelled.num_unlabelled, notes=labelled.notes, absent=absent_classes(table.labels, folds, classes),
+        num_unlabelled=labelled.num_unlabelled, notes=labelled.notes, absent=absent,
         folder=str(store.folder(labelled.step, labelled.key)), seconds=run.seconds,
     )  # fmt: skip

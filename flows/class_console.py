@@ -28,11 +28,12 @@ def print_trained_classifier(trained, path: Path) -> None:
 def score_lines(trained, fold: str) -> list[str]:
     """Lines of a table: a row a model."""
     fold_name = "cross-validation" if fold == "validation" and trained.cross_validated else f"{fold} fold"
-    rows = [f"{fold_name:<18}" + "".join(f"{name:<11}" for name in METRICS.values()).rstrip()]
+    width = max(18, 2 + max(len(NAMES.get(who, who)) for who in trained.scores))
+    rows = [f"{fold_name:<{width}}" + "".join(f"{name:<11}" for name in METRICS.values()).rstrip()]
     for who, scores in trained.scores.items():
         name = NAMES.get(who, who)
         cells = "none yet" if scores is None else "".join(f"{scores[fold][metric]:<11.4f}" for metric in METRICS).rstrip()
-        rows.append(f"{name:<18}{cells}")
+        rows.append(f"{name:<{width}}{cells}")
     return rows
 
 

@@ -84,6 +84,7 @@ def classifier_steps(spec: ClassificationSpec, store: Store, run: Run) -> ClassO
     check_labels(spec, labelled)
     if live:
         check_channels_of(live.model, labelled)
+        check_classes_of(live.model, labelled)
     model, tried = train_class_forms(spec, labelled, store)
     if spec.rival:
         shape = labelled, spec.folds, spec.windows, spec.decision
@@ -146,6 +147,16 @@ def check_channels_of(displaced: ClassModel, labelled: Labelled) -> None:
     raise Fault(
         f"The live model sees the channels {shortlist(displaced.channels, 8)}; this source has "
         f"{shortlist(labelled.channels, 8)}. {keep} the spec another name to start a new line of models."
+    )
+
+
+def check_classes_of(live: ClassModel, labelled: Labelled) -> None:
+    """Raises a Fault where the live model knows none of the classes that there are."""
+    if isinstance(labelled, Unknown) or set(live.classes) & set(labelled.classes):
+        return
+    raise Fault(
+        f"The live model knows {shortlist(live.classes, 8)}; this source has {shortlist(labelled.classes, 8)}, none of them. "
+        "Give the spec another name to start a new line of models."
     )
 
 

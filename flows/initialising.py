@@ -21,6 +21,7 @@ from tasks.sniffing.archive import guess_archive, has_case_a_row, with_other_fol
 from tasks.sniffing.forecasts import guess_forecast
 from tasks.sniffing.grouping import Kinds, sort_columns
 from tasks.sniffing.labelled import doubts_of, guess_labels
+from tasks.sniffing.roles import unfit
 from tasks.sniffing.sample import Sample, look_at, take_sample
 from tasks.sniffing.settings import Guess, Setting
 from tasks.sniffing.stamping import find_stamps, no_stamps
@@ -105,7 +106,7 @@ def guess_table(files: list[SourceFile], partitions: list[dict[str, str]]) -> Gu
     guess.source = dialect_settings(sample, kinds) + guess.source
     if guess.task != "classification":
         guess.doubts += doubts_of(kinds, guess.named("target", "series_id"))
-    for column, count in kinds.infinite.items():
+    for column, count in ((name, count) for name, count in kinds.infinite.items() if not unfit(kinds.numbers[name], name)):
         guess.doubts.append(f"{column!r} holds {counted(count, 'infinite values')}; training refuses them and names the line")
     if sample.ragged:
         guess.doubts.append(

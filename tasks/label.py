@@ -116,9 +116,11 @@ def waiting(labelled: Labelled, table: Table, folds: CaseFolds, origin: datetime
         return np.flatnonzero(fold_cases(table.ids, table.labels, table.splits, folds) == "test")
     chosen: list[int] = []
     until = np.inf if origin is None else origin.timestamp() * 1e6
-    names = np.array(table.ids, object)
+    names, whose = np.unique(np.array(table.ids), return_inverse=True)
+    ended = np.flatnonzero(table.origins <= until)
+    of_series = dict(zip(names.tolist(), np.split(ended, np.searchsorted(whose[ended], np.arange(1, len(names)))), strict=True))
     for part in table.series:
-        own = np.flatnonzero((names == part.name) & (table.origins <= until))
+        own = of_series.get(part.name, ended[:0])
         if not len(own):
             continue
         last = own[~unknown[own]].max(initial=-1)

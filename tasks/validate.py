@@ -58,9 +58,7 @@ class Asked:
     rows: np.ndarray  # (B, L+H, C) float64
     stamps: np.ndarray  # (B, H) int64 microseconds UTC
     origin: np.ndarray  # (B,) number of each window in its fold
-    ago: (
-        np.ndarray
-    )  # (B, min(H, season)) targets a season before the steps, where windows do not reach so far and naive is asked
+    ago: np.ndarray  # (B, min(H, season)) targets a season before, for naive where windows do not reach so far
 
 
 class Forecaster:

@@ -250,6 +250,13 @@ def test_labels_in_front_of_a_case_are_what_is_written_but_for_the_point_of_old_
     assert gathered(path).labels == ["01", "1", "1e3", "12345678901234567891", "1", "-1", "2.5"]
 
 
+def test_a_quote_that_is_not_closed_is_named(tmp_path):
+    path = tmp_path / "open.csv"
+    path.write_text('a,0.5,1.5\n"b,2,3\n')
+    with pytest.raises(Fault, match=r"open\.csv line 2 can not be taken apart \(.*\)\. Close the quotes, or set source\.quote"):
+        gathered(path)
+
+
 def test_labels_in_quotes_may_hold_what_stands_between_fields(tmp_path):
     path = tmp_path / "quoted.csv"
     path.write_text('"a, b",0.5,1.5\nc,0.5,1.5\n"c",2,3\n')
@@ -262,8 +269,13 @@ def test_a_header_that_counts_is_no_case(tmp_path, header):
     path.write_text(f"{header}\na,0.5,1,2,3\nb,3,2,1,0\n")
     with pytest.raises(Fault, match=r"wide.csv begins with a line that counts: .* It is a header, .* take it out\."):
         gathered(path)
+    path.write_text("0,1,2,3,4\n0,0.5,1,2,3\n1,3,2,1,0\n")
+    with pytest.raises(Fault, match="begins with a line that counts: 0, 1, 2, 3 and so on"):
+        gathered(path)
     path.write_text("a,0,1,2,3\na,0.5,1,2,3\nb,3,2,1,0\n")
     assert gathered(path).labels == ["a", "a", "b"]
+    path.write_text("?,0,1,2,3\n")  # a single case that waits for its label
+    assert gathered(path).labels == [None]
 
 
 @pytest.mark.parametrize(("name", "begins"), [("umlauts.tsv", ""), ("umlauts.ts", "@classLabel true ä ö\n@data\n")])

@@ -33,7 +33,7 @@ def read_rows(source: LabelledSource, file: CaseFile) -> Taken:
             text = text_of(raw, f"{file.name} line {line:,}")
             if not text.strip():
                 continue
-            fields = fields_of(text.rstrip("\r\n"), file.delimiter, source.quote)
+            fields = fields_of(text.rstrip("\r\n"), file.delimiter, source.quote, f"{file.name} line {line:,}")
             values = parsed(fields[1:], none, source.decimal, f"{file.name} line {line:,}")
             values = values[: 1 + np.flatnonzero(~np.isnan(values)).max(initial=-1)]
             if not len(values):
@@ -47,11 +47,11 @@ def read_rows(source: LabelledSource, file: CaseFile) -> Taken:
 
 def check_no_header(file: CaseFile, cases: list[np.ndarray], labels: list[str]) -> None:
     """Raises a Fault where the first line counts its fields, as pandas writes above a table without names."""
-    first = cases[0][:, 0] if cases else np.empty(0)
+    first, label = (cases[0][:, 0], labels[0]) if len(cases) > 1 else (np.empty(0), None)
     counts = len(first) > 2 and first[0] in (0, 1) and np.array_equal(first, first[0] + np.arange(len(first)))
-    if counts and labels.count(labels[0]) == 1:
+    if counts and label is not None and (labels.count(label) == 1 or label == f"{first[0] - 1:g}"):
         raise Fault(
-            f"{file.name} begins with a line that counts: {labels[0]}, {first[0]:g}, {first[1]:g}, {first[2]:g} and so on. It "
+            f"{file.name} begins with a line that counts: {label}, {first[0]:g}, {first[1]:g}, {first[2]:g} and so on. It "
             "is a header, where every line has to be a case; take it out."
         )
 

@@ -81,7 +81,7 @@ def settle_text(source: LabelledSource, file: CaseFile, suffix: str) -> CaseFile
     marks = [mark for mark in usual if mark in first] or [usual[0]]
     if suffix == ".txt" and not any(mark in first for mark in usual) and len(first.split()) > 1:
         marks = [" "]  # the oldest files of the archive
-    fields = fields_of(first, marks[0], source.quote)
+    fields = fields_of(first, marks[0], source.quote, f"{file.name} line 1")
     headless = len(fields) > 1 and all(is_number(field, source) for field in fields[1:])
     if headless and (source.case or source.timestamp or source.label):
         raise Fault(
@@ -110,11 +110,20 @@ def text_of(raw: bytes, where: str) -> str:
         ) from error
 
 
-def fields_of(line: str, delimiter: str, quote: str) -> list[str]:
-    """The fields of a line, without the quotes around some; a blank for a delimiter stands for any number of them."""
+def fields_of(line: str, delimiter: str, quote: str, where: str) -> list[str]:
+    """The fields of a line, without the quotes around some; a blank for a delimiter stands for any number of them.
+
+    Raises:
+        Fault: a quote is not closed.
+    """
     if delimiter == " ":
         return line.split()
-    return next(csv.reader([line], delimiter=delimiter, quotechar=quote), [""]) if quote in line else line.split(delimiter)
+    if quote not in line:
+        return line.split(delimiter)
+    try:
+        return next(csv.reader([line], delimiter=delimiter, quotechar=quote, strict=True), [""])
+    except csv.Error as error:
+        raise Fault(f"{where} can not be taken apart ({error}). Close the quotes, or set source.quote.") from error
 
 
 def is_number(field: str, source: LabelledSource) -> bool:

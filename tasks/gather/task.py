@@ -45,6 +45,7 @@ class Labelled(Receipt):
     unlabelled: tuple[str, ...]  # the first few of these cases
     has_splits: bool  # whether the source says which fold a case belongs to
     notes: dict[str, int]  # what was found or left out -> how often
+    left_out: str = ""  # which series of a stream have no window, in words
 
 
 class Table(BaseModel):
@@ -88,6 +89,7 @@ def gather(files: list[CaseFile], source: dict, windows: LabelWindows | None, ne
             classes=count_labels(gathered.labels), num_unlabelled=sum(label is None for label in gathered.labels),
             unlabelled=tuple(name for name, label in zip(gathered.ids, gathered.labels, strict=True) if label is None)[:5],
             has_splits=any(split is not None for split in gathered.splits), notes=gathered.notes,
+            left_out=gathered.left_out,
         )  # fmt: skip
 
 

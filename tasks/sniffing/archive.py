@@ -11,10 +11,12 @@ from tasks.gather.files import CaseFile, describe_case_file
 from tasks.gather.source import LabelledSource
 from tasks.ingest.files import SourceFile
 from tasks.ingest.streams import open_text
+from tasks.sniffing.dialect import guess_encoding
 from tasks.sniffing.sample import is_number, looks_like_stamp
 from tasks.sniffing.settings import Guess, Setting
 
 FEWEST_VALUES = 5  # numbers behind a label, below which a line is a row of some table
+LOOKED_AT = 8 << 20  # bytes that tell an encoding
 LARGEST = 256 << 20  # bytes of a file whose cases are counted
 PAIRS = {"_TRAIN.": "_TEST.", "_train.": "_test."}
 
@@ -50,9 +52,11 @@ def guess_archive(files: list[SourceFile]) -> Guess:
     Raises:
         Fault: a file can not be read.
     """
-    source = LabelledSource(uri=[file.path for file in files])
+    source = LabelledSource(uri=[file.path for file in files], encoding=encoding_of(files))
     cases = [describe_case_file(source, file.name, Path(file.path)) for file in files]
     guess = Guess("classification")
+    if source.encoding != "utf-8":
+        guess.source.append(Setting("encoding", source.encoding, "it is no UTF-8"))
     if sum(file.bytes for file in files) <= LARGEST:
         count_cases(guess, source, cases)
     else:
@@ -63,6 +67,15 @@ def guess_archive(files: list[SourceFile]) -> Guess:
         guess.folds = [Setting("test", 0.2, "share of the cases to report on; the rest train, and are cross-validated")]
         guess.facts["folds"] = "a fifth of the cases, drawn, to test on"
     return guess
+
+
+def encoding_of(files: list[SourceFile]) -> str:
+    """The encoding of the first file that is not UTF-8."""
+    for file in files:
+        with open_text(file, "utf-8") as stream:
+            if (found := guess_encoding(stream.read(LOOKED_AT))) != "utf-8":
+                return found
+    return "utf-8"
 
 
 def count_cases(guess: Guess, source: LabelledSource, files: list[CaseFile]) -> None:

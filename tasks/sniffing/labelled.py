@@ -54,10 +54,7 @@ def guess_labels(sample: Sample, stamps: Stamps | None, kinds: Kinds) -> Guess |
 
 
 def without_names(sample: Sample, kinds: Kinds) -> Guess | None:
-    """A spec of cases whose columns have names that tell nothing: some column orders the rows of cases of one word each.
-
-    A table without stamps can hold nothing else.
-    """
+    """A spec of cases whose columns have names that tell nothing: some column orders the rows of cases of one word each."""
     words = sorted(kinds.words, key=lambda name: len(kinds.texts[name]))
     for name in words:
         labels = Labels(name, kinds.words[name], sorted(kinds.texts[name]), True)
@@ -67,7 +64,12 @@ def without_names(sample: Sample, kinds: Kinds) -> Guess | None:
             count = int(codes.max(initial=-1)) + 1
             fit = 2 <= len(labels.classes) < count and len(codes) >= FEWEST_ROWS * count and codes.min() >= 0
             if fit and step_column(sample, None, kinds, codes) and seen_columns(kinds, {name, case}):
-                return of_cases(sample, None, kinds, labels, case)
+                guess = of_cases(sample, None, kinds, labels, case)
+                guess.doubts.append(
+                    f"no column is called case or label; {case!r} and {name!r} were taken by what they hold. To forecast, the "
+                    "file needs a column of stamps"
+                )
+                return guess
     return None
 
 
@@ -179,7 +181,7 @@ def of_cases(sample: Sample, stamps: Stamps | None, kinds: Kinds, labels: Labels
         )
     if split:
         guess.facts["folds"] = f"as {split!r} says"
-    elif any(sample.folds):
+    elif "test" in sample.folds:
         guess.facts["folds"] = "as the names of the files say"
     else:
         guess.folds = [Setting("test", 0.2, "share of the cases to report on; the rest train, and are cross-validated")]
