@@ -607,6 +607,14 @@ def test_small_row_groups_share_a_chunk(tmp_path):
     assert (chunk.pieces[0].start, chunk.pieces[0].end) == (0, 19)
 
 
+def test_parquet_is_not_cut_where_stamps_count_by_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", 1)
+    path = write_groups(tmp_path / "a.parquet", [0, 1000, 2000])
+    assert len(stock(path)) == 2
+    (whole,) = stock(path, repeated_hour="order")
+    assert [(piece.start, piece.end) for piece in whole.pieces] == [(0, 2)]
+
+
 def test_parquet_files_may_differ_in_what_is_not_used(tmp_path):
     pq.write_table(pa.table({"t": ["2024-01-01"], "y": [1]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"z": [2], "y": [1.5], "t": ["2024-01-02"]}), tmp_path / "b.parquet")

@@ -90,21 +90,55 @@ def test_steps_may_be_stamps(tmp_path):
         ("cases.csv", ["t10", "t9", "t100", "t1", "t0"], {}),
         ("cases.csv", ["1700000000000000010", "1700000000000000009", "1700000000000000100", "1", "0"], {}),
         ("cases.csv", ["10:00", "09:30", "11:00", "01:00", "00:00"], {}),
+        ("cases.csv", ["0 days 10:00:00", "0 days 09:00:00", "1 days 00:00:00", "0 days 01:00:00", "0 days 00:00:01"], {}),
+        ("cases.csv", ["2024/01/10", "2024/01/09", "2024/02/01", "2024/01/02", "2024/01/01"], {}),
+        ("cases.csv", ["20240101T10", "20240101T09", "20240102T00", "20240101T01", "20240101T00"], {}),
+        ("cases.csv", ["2024-01-01 02:30+01:00", "2024-01-01T02:00+01:00", "2024-01-01 02:30Z", "2024-02", "2024-01-31"], {}),
+        ("cases.csv", ["2024-W10", "2024-W09", "2025-W01", "2024-W02", "2024-W01"], {}),
+        ("cases.csv", ["2024Q2", "2024Q1", "2025Q1", "2024Q4", "2024Q3"], {}),
+        ("cases.csv", ["a1_frame_10", "a1_frame_9", "a1_frame_100", "b2_frame_1", "b2_frame_0"], {}),
+        ("cases.csv", ["1.5s", "0.5s", "10s", "0.2s", "0.1s"], {}),
         ("cases.parquet", pd.to_timedelta([10, 9, 100, 1, 0], unit="s"), {}),
         ("cases.parquet", [Decimal(one) for one in ("10", "9", "100", "1", "0")], {}),
         ("cases.parquet", pd.Categorical(["10", "9", "100", "1", "0"]), {}),
         ("cases.parquet", [datetime.time(10), datetime.time(9, 30), datetime.time(11), datetime.time(1), datetime.time(0)], {}),
     ],
-    ids=["german", "words with numbers", "nanoseconds", "times", "durations", "decimals", "categories", "times of Parquet"],
+    ids=[
+        "german",
+        "words with numbers",
+        "nanoseconds",
+        "times",
+        "durations in text",
+        "slashes",
+        "compact",
+        "offsets",
+        "weeks",
+        "quarters",
+        "words of a case",
+        "units",
+        "durations",
+        "decimals",
+        "categories",
+        "times of Parquet",
+    ],
 )
 def test_steps_are_put_in_order_however_they_are_written(tmp_path, name, steps, source):
     path = written(tmp_path, long_form(step=steps), name, **({"sep": ";", "decimal": ","} if source else {}))
     assert gathered(path, **LONG, **source).rows[:, 0].tolist() == [2, 1, 3, 5, 4]
 
 
-@pytest.mark.parametrize("steps", [["20.01.2024", "21.01.2024", "01.02.2024", "1.1.2024", "2.1.2024"], list("cabde")])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["20.01.2024", "21.01.2024", "01.02.2024", "1.1.2024", "2.1.2024"],
+        ["01.01.2024", "01.02.2024", "01.01.2025", "01.01.2024", "01.02.2024"],
+        ["2024-01-01 11:00 AM", "2024-01-01 01:00 PM", "2024-01-01 02:00 PM", "2024-01-01 11:00 AM", "2024-01-01 01:00 PM"],
+        ["jan1", "feb1", "mar1", "jan1", "feb1"],
+        list("cabde"),
+    ],
+)
 def test_steps_without_an_order_are_refused_rather_than_sorted_as_text(tmp_path, steps):
-    with pytest.raises(Fault, match=rf"cases.csv row 1, column 'step': '{steps[0]}' has no place in an order"):
+    with pytest.raises(Fault, match=rf"cases.csv row 1, column 'step': '{steps[0]}' and the like have no order"):
         gathered(written(tmp_path, long_form(step=steps)), **LONG)
     with pytest.raises(Fault, match=r"column 'step' holds bool, which orders nothing"):
         gathered(written(tmp_path, long_form(step=[True, False] * 2 + [True]), "cases.parquet"), **LONG)
@@ -373,6 +407,61 @@ def test_no_window_spans_an_absent_row_that_another_off_the_grid_makes_up_for(tm
     frame.loc[9] = ["2024-01-01 03:20", 99.0, "b"]
     found = streamed(written(tmp_path, frame.sort_values("when")), lookback=2)
     assert found.starts.tolist() == [0, 4]
+
+
+def clock(stamps, **changes) -> pd.DataFrame:
+    """A stream at these stamps of a clock, its channel counting."""
+    frame = pd.DataFrame({"when": stamps, "x": np.arange(len(stamps), dtype=float)})
+    return frame.assign(state=np.where(np.arange(len(stamps)) % 2, "a", "b"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "zone"),
+    [
+        (pd.date_range("2024-03-24", periods=14).strftime("%Y-%m-%d"), "Europe/Paris"),
+        (pd.date_range("2023-01-01", periods=24, freq="MS").strftime("%Y-%m-%d"), "UTC"),
+        (pd.date_range("2024-01-01", periods=30, freq="B").strftime("%Y-%m-%d"), "UTC"),
+        (pd.date_range("2024-03-20", periods=8, freq="W").strftime("%Y-%m-%d"), "America/New_York"),
+    ],
+    ids=["days on which clocks change", "months", "business days", "weeks"],
+)
+def test_steps_of_a_stream_are_those_of_the_calendar(tmp_path, stamps, zone):
+    found = streamed(written(tmp_path, clock(stamps)), timezone=zone)
+    assert len(found.starts) == len(stamps) - 2
+    assert found.notes["absent rows between others"] == 0
+    holed = streamed(written(tmp_path, clock(stamps).drop(index=5)), timezone=zone)
+    assert holed.notes["absent rows between others"] == 1
+    assert len(holed.starts) == len(stamps) - 5
+
+
+def test_rows_of_an_hour_that_the_clock_skipped_are_dropped_and_counted(tmp_path):
+    stamps = [f"2024-03-31 {at}" for at in ("00:30", "01:00", "01:30", "02:00", "02:30", "03:00", "03:30", "04:00")]
+    path = written(tmp_path, clock(stamps))
+    found = streamed(path, timezone="Europe/Paris", skipped_hour="drop")
+    assert found.rows[:, 0].tolist() == [0, 1, 2, 5, 6, 7]
+    assert found.notes["rows of a skipped hour dropped"] == 2
+    assert found.notes["absent rows between others"] == 0
+    moved = streamed(written(tmp_path, clock(stamps).drop(index=[5, 6])), timezone="Europe/Paris", skipped_hour="shift")
+    assert moved.rows[:, 0].tolist() == [0, 1, 2, 3, 4, 7]
+    assert moved.notes["rows moved out of a skipped hour"] == 2
+
+
+def test_names_of_several_columns_are_not_taken_for_one_another(tmp_path):
+    both = pd.concat([stream(a="x/y", b="z"), stream(a="x", b="y/z")])
+    found = streamed(written(tmp_path, both), series_id=["a", "b"])
+    assert sorted(set(found.ids)) == ["x%2Fy/z", "x/y%2Fz"]
+
+
+def test_numbers_are_those_of_a_forecasts_source(tmp_path):
+    frame = long_form(x=["-999", "-999.0", "-9.99e2", "1", "2"])
+    found = gathered(written(tmp_path, frame), missing_markers=["-999"], missing="mask", **LONG)
+    assert np.isnan(found.rows[:3, 0]).all()
+    path = written(tmp_path, long_form(x=["1.234", "2", "3", "4", "5"]), sep=";")
+    with pytest.raises(Fault, match=r"row 1, column 'x': '1\.234' is no number"):
+        gathered(path, delimiter=";", decimal=",", channels=["x"], **LONG)
+    (tmp_path / "rows.tsv").write_text("a\t1_000\t2\n")
+    with pytest.raises(Fault, match=r"line 1, value 1: '1_000' is no number"):
+        gathered(tmp_path / "rows.tsv")
 
 
 def test_series_of_another_step_are_named_as_left_out(tmp_path):

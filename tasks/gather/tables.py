@@ -4,6 +4,7 @@ import difflib
 from fnmatch import fnmatchcase
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -18,8 +19,10 @@ from tasks.ingest.sources import USUAL_MARKERS
 from tasks.ingest.streams import open_text
 from tasks.sniffing.naming import is_index
 
-SORTS = r"^(\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}.*)?)?|\d{2}:\d{2}(:\d{2}(\.\d+)?)?)$"  # text that sorts as its moments do
-NUMBERED = r"^(\D*)(\d{1,18})(\D*)$"  # a word with one number
+SORTS = r"\d{4}-\d{2}|\d{4}-?W\d{2}(-?\d)?|\d{4}-?Q\d|\d{2}:\d{2}(:\d{2}(\.\d+)?)?"  # text that sorts as what it means
+DURATION = r"-?\d+ days? [+-]?\d{2}:\d{2}:\d{2}(\.\d+)?"  # as pandas writes them
+NUMBERED = r"^(.*?)(\d+(?:\.\d+)?)(\D*)$"  # a word with a number at its end or before its unit
+DATE = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}"  # in whatever order
 LOSS = 0.1  # of a column's spread, which is too much to lose in single precision
 SAMPLE = 200  # values that tell whether a column is meant to hold numbers
 NO_LABEL = {mark for mark in USUAL_MARKERS if mark != "None"}  # which may well be the name of a class
@@ -44,7 +47,7 @@ def read_table(source: LabelledSource, file: CaseFile, needs_labels: bool = True
     values = np.stack([numbers(source, file, table, name) for name in channels], 1)
     split = None if source.split is None else folds_of(file, texts(table, source.split), source.split)
     ids = named_ids(file, [texts(table, name) for name in source.id_columns], source.id_columns, table.num_rows)
-    order = None if source.is_stream or source.step is None else steps_of(source, file, table, source.step)
+    order = None if source.is_stream or source.step is None else steps_of(source, file, table, source.step, ids)
     labels = np.full(len(ids), None, object) if source.label is None else without_markers(texts(table, source.label), source)
     return Taken(name=file.name, ids=ids, values=values, channels=channels, labels=labels, order=order, splits=split)
 
@@ -284,7 +287,7 @@ def named_ids(file: CaseFile, parts: list[np.ndarray], columns: tuple[str, ...],
     return parts[0] if len(parts) == 1 else np.array([join_ids(list(one)) for one in zip(*parts, strict=True)], object)
 
 
-def steps_of(source: LabelledSource, file: CaseFile, table: pa.Table, name: str) -> np.ndarray:
+def steps_of(source: LabelledSource, file: CaseFile, table: pa.Table, name: str, ids: np.ndarray) -> np.ndarray:
     """What orders the rows of a case: numbers, durations, stamps, or text that has an order, as ISO stamps and t1 to t12 have.
 
     Raises:
@@ -304,7 +307,7 @@ def steps_of(source: LabelledSource, file: CaseFile, table: pa.Table, name: str)
             f"{file.name} row {np.flatnonzero(missing)[0] + 1:,}, column {name!r}: it is empty; every row needs a step."
         )
     if is_text:
-        return ordered(source, file, column, name)
+        return ordered(source, file, column, name, ids)
     if pa.types.is_duration(kind) or pa.types.is_time(kind):
         column = pc.cast(column, pa.int64() if pa.types.is_time64(kind) or pa.types.is_duration(kind) else pa.int32())
     elif pa.types.is_decimal(kind):
@@ -315,8 +318,12 @@ def steps_of(source: LabelledSource, file: CaseFile, table: pa.Table, name: str)
     return values
 
 
-def ordered(source: LabelledSource, file: CaseFile, text: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Steps that are written out, as what sorts like them."""
+def ordered(source: LabelledSource, file: CaseFile, text: pa.ChunkedArray, name: str, ids: np.ndarray) -> np.ndarray:
+    """Steps that are written out, as what sorts like them.
+
+    Args:
+        ids: (R,) the case of each row, within which a word with a number may not change but for that.
+    """
     if source.decimal == ",":
         text = pc.replace_substring(text, ",", ".")
     for kind in (pa.int64(), pa.float64()):
@@ -324,15 +331,22 @@ def ordered(source: LabelledSource, file: CaseFile, text: pa.ChunkedArray, name:
             return pc.cast(text, kind).to_numpy()
         except pa.ArrowInvalid:
             continue
-    if pc.all(pc.match_substring_regex(text, SORTS)).as_py():
-        return text.to_numpy(zero_copy_only=False).astype(str)
-    around = pc.unique(pc.replace_substring_regex(text, NUMBERED, "\\1#\\3"))
-    if len(around) == 1 and "#" in around[0].as_py():
-        return pc.cast(pc.replace_substring_regex(text, NUMBERED, "\\2"), pa.int64()).to_numpy()
-    sorts = pc.match_substring_regex(text, SORTS).to_numpy(zero_copy_only=False)
-    row = int(np.flatnonzero(~sorts)[0])
+    steps = pd.Series(text.to_numpy(zero_copy_only=False), dtype=object)
+    if steps.str.fullmatch(SORTS).all():
+        return steps.to_numpy().astype(str)
+    if steps.str.fullmatch(DURATION).all():
+        return pd.to_timedelta(steps).to_numpy().astype("timedelta64[us]").astype(np.int64)
+    try:
+        return pd.DatetimeIndex(pd.to_datetime(steps, format="ISO8601", utc=True)).tz_localize(None).as_unit("us").to_numpy()
+    except ValueError:
+        pass
+    parts = steps.str.extract(NUMBERED)
+    if not (steps.str.contains(DATE).any() or parts[1].isna().any()):
+        words = pd.DataFrame({"case": ids, "word": parts[0] + "#" + parts[2]}).drop_duplicates()
+        if not words["case"].duplicated().any():
+            return parts[1].astype(float).to_numpy()
     raise Fault(
-        f"{file.name} row {row + 1:,}, column {name!r}: {text[row].as_py()[:40]!r} has no place in an order. Steps are "
-        "numbers, ISO stamps, or one word with numbers, as t1 to t12. Write them so, or leave source.step out where rows are "
-        "in order."
+        f"{file.name} row 1, column {name!r}: {steps[0][:40]!r} and the like have no order that can be told. Steps are "
+        "numbers, ISO stamps, durations, or a word with a number, as t1 to t12. Write them so, or leave source.step out where "
+        "rows are in order."
     )
