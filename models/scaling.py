@@ -30,6 +30,7 @@ class SeriesScale(BaseModel):
     naive_mae: float | None  # seasonal-naive error over the training steps, in the target's unit; the scale of MASE
     steps: int  # up to the last target
     constant: bool = False  # the target never changes over the training steps
+    first: int | None = None  # its first stamp, microseconds UTC; None in bundles that do not say
 
 
 class Scaler(BaseModel):

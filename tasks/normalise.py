@@ -50,7 +50,8 @@ def scale_series(
     series, columns: Columns, statics: Statics, scaling: ScalingSpec, folds: FoldSpec, season: int, store
 ) -> Scales:
     """The scale of each series that has steps to train on."""
-    steps = {name: facts["steps"] for name, facts in store.read_json(series, "index.json")["series"].items()}
+    index = store.read_json(series, "index.json")["series"]
+    steps = {name: facts["steps"] for name, facts in index.items()}
     scales, too_short = {}, {}
     for name, pieces in read_series(store, series, columns):
         training = num_training(steps[name], folds)
@@ -58,7 +59,8 @@ def scale_series(
             too_short[name] = steps[name]
             continue
         rows = (statics.append(name, rows) for rows in first_rows(pieces, training))
-        scales[name] = fit_scale(rows, columns, season, training, steps[name], scaling)
+        scale = fit_scale(rows, columns, season, training, steps[name], scaling)
+        scales[name] = scale.model_copy(update={"first": index[name]["first"]})
     return Scales(series=scales, too_short=too_short)
 
 

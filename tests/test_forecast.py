@@ -144,6 +144,26 @@ def test_nothing_after_the_origin_is_seen(tmp_path, monkeypatch, sure):
     assert frames[2]["truth"].isna().all()
 
 
+@pytest.mark.parametrize(
+    "stamps",
+    [np.arange(80) * HOUR, pd.date_range("2001-01-01", periods=80, freq="MS", tz="Etc/GMT-2").as_unit("us").asi8],
+    ids=["hours", "months"],
+)
+def test_quantiles_follow_what_nothing_was_trained_on_wherever_a_series_begins_now(stamps):
+    columns, rows, training = Columns(), noise(80), slice(10, 70)
+    bundle = calibrated(bundle_of(columns, {"a": rows[training]}, frequency="h" if stamps[0] == 0 else "MS"), held_out=20)
+    scale = bundle.description.scaler.of("a").model_copy(update={"first": int(stamps[10])})
+    looking = outlook(bundle)
+    looking.followed = 1000
+    seen = {}
+    for begin in (10, 0, 25):  # as it was in training, with older rows before it, and without its oldest ones
+        facts = {"first": int(stamps[begin])}
+        seen[begin] = looking.before(stamps[begin:70], rows[begin:70], scale, facts)[0][0]
+    assert seen == dict.fromkeys((10, 0, 25), stamps[50 - WINDOWS.lookback])
+    old = scale.model_copy(update={"first": None})  # of a bundle that does not say
+    assert looking.before(stamps[25:70], rows[25:70], old, {"first": int(stamps[25])})[0][0] == stamps[65 - WINDOWS.lookback]
+
+
 def test_every_series_is_forecast_from_its_own_last_target(tmp_path):
     rows = {"a": noise(30), "b": noise(12, 1, 1), "c": np.concatenate([noise(20, 1, 2), [[np.nan]] * 2])}
     frame, _ = forecast(tmp_path, bundle_of(Columns(), {"a": rows["a"]}), rows, first={"b": 5})

@@ -16,7 +16,7 @@ from tasks.ingest.calendar import Calendar
 from tasks.ingest.canonical import read_tails
 from tasks.ingest.statics import Statics
 from tasks.ingest.task import Series
-from tasks.ingest.timeline import fixed_seconds, following, parse_offset, parse_timezone
+from tasks.ingest.timeline import fixed_seconds, following, grid_between, parse_offset, parse_timezone
 from tasks.storage import Store
 
 FEWEST = 32  # origins whose errors the quantiles of a series follow, or none are
@@ -131,10 +131,22 @@ class Outlook:
         """Of rows that end at the origin, those that quantiles follow: the newest that nothing was trained on."""
         seconds = fixed_seconds(self.offset)
         behind = round((stamps[0] - facts["first"]) / 1e6 / seconds) if seconds else 0  # rows that were not read
-        trained = scale.steps - self.about.calibration.held_out if scale and self.about.calibration else 0
+        trained = 0
+        if scale and self.about.calibration:
+            trained = scale.steps - self.about.calibration.held_out - self.begins_later(scale, facts["first"])
         first = max(trained - behind, len(rows) - self.rows_followed) - self.about.windows.lookback
         first = min(max(first, 0), len(rows)) if self.followed else len(rows)
         return stamps[first:], rows[first:]
+
+    def begins_later(self, scale: SeriesScale, first: int) -> int:
+        """By how many steps a series begins later than it did when its scale was learned; less than 0 where earlier."""
+        if scale.first is None or scale.first == first:
+            return 0
+        if seconds := fixed_seconds(self.offset):
+            return round((first - scale.first) / 1e6 / seconds)
+        early, late = (pd.Timestamp(one, unit="us", tz="UTC").tz_convert(self.zone) for one in sorted((first, scale.first)))
+        steps = len(grid_between(early, late, self.offset)) - 1
+        return steps if first > scale.first else -steps
 
     def own_scale(self, name: str, rows: np.ndarray) -> SeriesScale:
         """The scale of a series that was not there in training, by its own history up to the origin."""
