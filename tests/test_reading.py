@@ -479,6 +479,14 @@ def test_a_bad_number_of_a_wide_file_is_its_columns_and_that_of_a_covariate_nobo
     ]
 
 
+def test_a_row_that_the_clock_skipped_is_counted_for_each_series_of_a_wide_file(csv):
+    text = "t,b,a\n2024-03-31 01:00,1,10\n2024-03-31 02:00,2,20\n2024-03-31 03:00,3,30\n"
+    source = csv(text, wide=("b", "a"), target="load", timezone="Europe/Paris", skipped_hour="drop")
+    (chunk,) = take_stock(source, Path("unused"))
+    (rows,) = read_piece(source, chunk.pieces[0])
+    assert rows.repairs == {(name, "rows of a skipped hour dropped"): 1 for name in ("b", "a")}
+
+
 def test_a_wide_file_is_made_long_a_part_at_a_time(csv, monkeypatch):
     monkeypatch.setattr(reading, "MELTED", 4)
     text = "t,b,a,w\n" + "".join(f"2024-01-0{day},{day},{-day},{10 * day}\n" for day in range(1, 6)) + "soon,6,6,6\n"

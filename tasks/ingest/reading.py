@@ -255,12 +255,13 @@ def to_rows(
 
 
 def to_long(wide: Rows, names: list[str]) -> Iterator[Rows]:
-    """Wide rows in long form, a part at a time; what there is to tell comes with the first."""
+    """Wide rows in long form, a part at a time; what there is to tell comes with the first, a repaired row once a series."""
     step = max(1, MELTED // len(names))
+    repairs = {(name, what): count for (_, what), count in wide.repairs.items() for name in names}
     for begin in range(0, max(1, len(wide.stamps)), step):
         own, told = slice(begin, begin + step), begin == 0
         codes, stamps, values = melt(len(names), wide.stamps[own], [column[own] for column in wide.values])
-        yield Rows(codes, names, stamps, values, wide.faults if told else [], wide.repairs if told else {})
+        yield Rows(codes, names, stamps, values, wide.faults if told else [], repairs if told else {})
 
 
 def usable(stamps: Instants) -> np.ndarray | None:
