@@ -254,6 +254,13 @@ def test_files_may_have_their_channels_in_another_order(tmp_path):
     assert found.rows[:5].tolist() == found.rows[5:].tolist() == long_form()[["x", "y"]].to_numpy().tolist()
 
 
+def test_files_whose_steps_share_no_order_are_named(tmp_path):
+    written(tmp_path, long_form(), "a.csv")
+    written(tmp_path, long_form(case=list("cccdd"), step=pd.date_range("2024-01-01", periods=5)), "b.parquet")
+    with pytest.raises(Fault, match=r"b\.parquet has stamps in column 'step', .*a\.csv has numbers; they share no order"):
+        gathered(tmp_path, **LONG)
+
+
 def test_files_with_other_channels_are_named(tmp_path):
     one, other = written(tmp_path, long_form(), "one.csv"), written(tmp_path, long_form().drop(columns="y"), "two.csv")
     with pytest.raises(Fault, match=r"two.csv has the channels x, .*one.csv has x, y; all files need the same ones"):

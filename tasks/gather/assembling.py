@@ -9,6 +9,8 @@ from models.errors import Fault, counted, shortlist
 from tasks.gather.arrays import Gathered, Taken
 from tasks.gather.source import LabelledSource
 
+FORMS_OF_STEPS = {"i": "numbers", "u": "numbers", "f": "numbers", "M": "stamps"}  # by kind of dtype
+
 
 def assemble(source: LabelledSource, parts: list[Taken]) -> Gathered:
     """The cases of all files, in the order in which they first appear.
@@ -97,9 +99,14 @@ def sorted_rows(source: LabelledSource, parts: list[Taken], codes: np.ndarray, n
                 "Give every case a name of its own, or name the column that orders its rows in source.step."
             )
         return order
-    kinds = {part.order.dtype.kind for part in parts}
-    text = kinds - set("iufM")
-    steps = np.concatenate([part.order.astype(str) if text else part.order for part in parts])
+    forms = [FORMS_OF_STEPS.get(part.order.dtype.kind, "words") for part in parts]
+    for part, form in zip(parts, forms, strict=True):
+        if form != forms[0]:
+            raise Fault(
+                f"{part.name} has {form} in column {source.step!r}, {parts[0].name} has {forms[0]}; they share no order. "
+                "Write the steps of all files alike."
+            )
+    steps = np.concatenate([part.order for part in parts])
     order = np.lexsort((steps, codes))
     same = (codes[order][1:] == codes[order][:-1]) & (steps[order][1:] == steps[order][:-1])
     if same.any():
