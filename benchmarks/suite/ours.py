@@ -65,7 +65,7 @@ def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
         network.load_state_dict(fitted.weights)
         networks.append(network.eval())
     forecasts, target = scaled.forecast_validation(networks, validation, windows)
-    chosen, _ = best_mean(forecasts, target, "mae")
+    chosen, _ = best_mean(forecasts, target, "mae", panel.stride)
     forecast = np.mean([scaled.forecast(networks[at], windows) for at in chosen], 0)
     return forecast, time.perf_counter() - began, " + ".join(form_name(forms[at]) for at in chosen)
 
