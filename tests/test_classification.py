@@ -1,6 +1,8 @@
 """Classification as a user has it: one YAML, the same flows, a model that goes live, labels in a table exactly once."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,9 @@ import yaml
 from deltalake import DeltaTable
 
 from flows.checking import checking
+from flows.classifying import check_classes_of
 from flows.explaining import explaining
+from flows.exporting import check_parquet
 from flows.forecasting import forecasting
 from flows.showing import showing
 from flows.spec import load_spec
@@ -224,6 +228,7 @@ def test_a_stream_is_cut_into_windows_that_no_two_folds_share_and_its_newest_are
     past = spec.model_copy(update={"forecast": spec.forecast.model_copy(update={"origin": pd.Timestamp("2024-01-05T00:03Z")})})
     forecasting(past)
     assert len(labels_of(spec)) == 2
+    assert pd.Timestamp("2024-01-05 00:00", tz="UTC") in set(labels_of(spec)["origin"])  # whatever the stride
 
 
 def test_a_spec_that_forecasts_and_one_that_classifies_share_no_line_of_models(trained):
@@ -290,6 +295,19 @@ def test_a_live_classifier_goes_on_where_channels_have_changed_places_and_new_on
     with pytest.raises(Fault, match=r"channels x, y; .*\. Set source\.channels to \[x, y\] to go on with them, or give"):
         training(spec)
     assert len(Store(spec.store).manifests("train_classifier")) == 2
+
+
+def test_classes_of_which_the_live_model_knows_none_are_refused():
+    live = SimpleNamespace(classes=("1", "2"))
+    check_classes_of(live, SimpleNamespace(classes={"2": 4, "3": 5}))
+    with pytest.raises(Fault, match=r"model knows 1, 2; this source has 01, 02, none of them\. Give the spec another name"):
+        check_classes_of(live, SimpleNamespace(classes={"01": 4, "02": 5}))
+
+
+@pytest.mark.parametrize(("name", "taken"), [("w.parquet", True), ("w.PQ", True), ("w.csv", False), ("w", False)])
+def test_windows_are_exported_under_a_name_that_says_parquet(name, taken):
+    with nullcontext() if taken else pytest.raises(Fault, match=r"does not end in \.parquet\. Give --out such a name"):
+        check_parquet(Path(name))
 
 
 def test_a_live_classifier_is_held_to_what_it_said_of_cases_before_it_learned_from_them(server, tmp_path):
