@@ -150,10 +150,10 @@ class Forecasts:
 
 def forecasts_of(trained: Trained, fold: str) -> Forecasts:
     """The forecasts of every origin of a fold."""
+    from tasks.backtest import Backtest
     from tasks.normalise import read_scaler
     from tasks.storage import Store
     from tasks.train import read_bundle
-    from tasks.validate import Backtest
     from tasks.windows.folds import open_windows
 
     store, made = Store(trained.spec.store), trained.made
@@ -178,11 +178,11 @@ def forecasts_of(trained: Trained, fold: str) -> Forecasts:
 def intervals_of(trained: Trained, fold: str, rolling: bool) -> dict[str, dict]:
     """Coverage and width of each central interval over the origins of a fold that a report is made from."""
     from models.specs import QuantileSpec
+    from tasks.backtest import Backtest
     from tasks.calibrate import with_quantiles
     from tasks.normalise import read_scaler
     from tasks.storage import Store
     from tasks.train import read_bundle
-    from tasks.validate import Backtest
     from tasks.windows.folds import open_windows
 
     store, made, folds = Store(trained.spec.store), trained.made, trained.spec.folds

@@ -271,8 +271,7 @@ def check_season(spec: PipelineSpec, series: list[Series], store: Store) -> None
     """Raises a Fault where a season is given that no series is longer than."""
     if not spec.season:
         return
-    facts = [store.read_json(one, "index.json")["series"] for one in series if one.num_series]
-    most = max(own["steps"] for each in facts for own in each.values())
+    most = max(steps_of_each(series, store))
     if spec.season >= most:
         raise Fault(
             f"season is {spec.season:,} steps, and no series has more than {most:,}, in which nothing comes again. "
@@ -306,8 +305,13 @@ def training_steps(spec: PipelineSpec, series: list[Series], store: Store) -> in
 
 def usual_steps(series: list[Series], store: Store) -> int:
     """A number of steps that nine in ten series have."""
+    return int(np.quantile(steps_of_each(series, store), 0.1))
+
+
+def steps_of_each(series: list[Series], store: Store) -> list[int]:
+    """How many steps each series has."""
     facts = (store.read_json(one, "index.json")["series"] for one in series if one.num_series)
-    return int(np.quantile([own["steps"] for each in facts for own in each.values()], 0.1))
+    return [own["steps"] for each in facts for own in each.values()]
 
 
 def statics_of(statics: Statics, series: Series, store: Store) -> Statics:

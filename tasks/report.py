@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from models.errors import shortlist
 from models.specs import GateSpec
 from models.windows import num_apart
+from tasks.backtest import clock_unit
 from tasks.calibrate import FEW
 from tasks.charts import draw_by_clock, draw_by_step, draw_examples, draw_intervals, draw_losses, short_number
 from tasks.ingest.shards import Overview
@@ -23,7 +24,7 @@ from tasks.promote import judge, short
 from tasks.select import Selection
 from tasks.storage import Receipt, Store
 from tasks.train import Model
-from tasks.validate import Scores, clock_unit
+from tasks.validate import Scores
 
 PAGE = "report.html"
 

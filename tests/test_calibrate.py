@@ -11,8 +11,9 @@ from models.networks import build_network
 from models.series import Columns, SeriesFacts
 from models.specs import QuantileSpec, ResidualSpec
 from models.windows import FoldSpec, WindowSpec
+from tasks.backtest import Backtest
 from tasks.calibrate import forecast_fold, with_quantiles
-from tasks.validate import Backtest, run_backtests
+from tasks.validate import run_backtests
 from tasks.windows.task import Windows
 
 CUT, FOLDS = WindowSpec(lookback=8, horizon=3), FoldSpec(validation=300, test=400)

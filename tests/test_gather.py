@@ -450,7 +450,7 @@ def test_rows_of_an_hour_that_the_clock_skipped_are_dropped_and_counted(tmp_path
     assert found.notes["absent rows between others"] == 0
     moved = streamed(written(tmp_path, clock(stamps).drop(index=[5, 6])), timezone="Europe/Paris", skipped_hour="shift")
     assert moved.rows[:, 0].tolist() == [0, 1, 2, 3, 4, 7]
-    assert moved.notes["rows moved out of a skipped hour"] == 2
+    assert moved.notes["stamps of a skipped hour shifted"] == 2
 
 
 def test_names_of_several_columns_are_not_taken_for_one_another(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from shards import HOUR, scaler_of, window_set
 
-import tasks.validate
+import tasks.backtest
 from models.bundle import FORMAT, Bundle, Description, Member
 from models.errors import Fault
 from models.metrics import StepErrors, score_steps
@@ -17,9 +17,10 @@ from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.series import Columns, SeriesFacts
 from models.specs import GateSpec, ResidualSpec
 from models.windows import FoldSpec, WindowSpec
+from tasks.backtest import Asked, Backtest, Forecaster, clock_unit, worst_series
 from tasks.promote import judge
 from tasks.train import Model
-from tasks.validate import Asked, Backtest, Forecaster, Scores, check_same_task, clock_unit, worst_series
+from tasks.validate import Scores, check_same_task
 from tasks.windows.task import Windows
 
 CUT, FOLDS = WindowSpec(lookback=2, horizon=2), FoldSpec(validation=2, test=4)
@@ -125,7 +126,7 @@ def test_a_backtest_is_in_the_targets_own_unit_whatever_the_scale(tmp_path):
 @pytest.mark.parametrize("batch", [1, 2, 5, 1024])
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_backtest_of_many_series_is_what_a_plain_loop_works_out(tmp_path, monkeypatch, batch, masked):
-    monkeypatch.setattr(tasks.validate, "BATCH", batch)
+    monkeypatch.setattr(tasks.backtest, "BATCH", batch)
     rng, columns = np.random.default_rng(0), Columns(masked=masked)
     rows = {name: rng.normal(10, 3, (length, 1)) for name, length in (("a", 14), ("b", 11), ("c", 20))}
     if masked:
@@ -141,7 +142,7 @@ def test_a_backtest_of_many_series_is_what_a_plain_loop_works_out(tmp_path, monk
             errors.add(np.array([number]), (forecast - truth)[None], seen[None])
             if seen.any():
                 by_origin.append(np.abs(forecast - truth)[seen].mean())
-    wanted = tasks.validate.score(errors, 2)
+    wanted = tasks.backtest.score(errors, 2)
     wanted = {metric: pytest.approx(value, rel=1e-5) for metric, value in wanted.items()}
     assert result["scores"]["2"] == wanted | {"crps": None, "wql": None}  # it has no quantiles
     assert result["num_origins"] == len(by_origin)
@@ -306,7 +307,7 @@ def test_of_very_many_windows_an_even_selection_is_forecast(tmp_path, monkeypatc
     whole = Backtest(cut, "test", about(), None)
     every = np.concatenate([part.origin for part in whole.asked()])
     assert every.tolist() == list(range(26))  # 13 of each
-    monkeypatch.setattr("tasks.validate.MOST", 10)
+    monkeypatch.setattr("tasks.backtest.MOST", 10)
     few = Backtest(cut, "test", about(), None)
     chosen = list(few.asked())
     assert np.concatenate([part.origin for part in chosen]).tolist() == list(range(0, 26, 3))

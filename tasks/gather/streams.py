@@ -11,6 +11,7 @@ from tasks.gather.files import CaseFile
 from tasks.gather.source import LabelledSource
 from tasks.gather.tables import stamps_of
 from tasks.ingest.grid import Grid
+from tasks.ingest.reading import count_repairs
 from tasks.ingest.stamps import to_instants
 from tasks.ingest.timeline import fixed_seconds, infer_frequency, parse_offset, parse_timezone
 
@@ -30,10 +31,7 @@ def with_instants(source: LabelledSource, file: CaseFile, part: Taken) -> tuple[
     if found.bad:
         row, _, said = found.bad[0]
         raise Fault(f"{part.at(row)}: {said} ({len(found.bad):,} such).")
-    for what, rows in (("moved out of", found.shifted), ("of", found.dropped)):
-        if rows is not None and rows.any():
-            done = " dropped" if what == "of" else ""
-            part.notes[f"rows {what} a skipped hour{done}"] = int(rows.sum())
+    part.notes |= {what: count for (_, what), count in count_repairs(found, np.zeros(len(codes), np.int64), [""]).items()}
     if found.dropped is None:
         return part, found.micros
     return part.keep(~found.dropped), found.micros[~found.dropped]
@@ -125,14 +123,12 @@ def breaks(source: LabelledSource, codes: np.ndarray, micros: np.ndarray) -> tup
     frequency = frequency_of(source, codes, micros) if step >= A_DAY - 2 * AN_HOUR else None
     if frequency is None:
         return same & (np.diff(micros) != step), str(pd.Timedelta(step, "us")).removeprefix("0 days ")
-    grid, places = Grid(frequency, source.timezone), np.zeros(len(micros), np.int64)
+    grid, places, on_step = Grid(frequency, source.timezone), np.zeros(len(micros), np.int64), np.zeros(len(micros), bool)
     for own in np.split(np.arange(len(micros)), np.flatnonzero(~same) + 1):
         steps = grid.calendar(micros[own[0]], micros[own[-1]])
-        at = np.searchsorted(steps, micros[own])
-        on = at < len(steps)
-        on[on] = steps[at[on]] == micros[own][on]
-        places[own] = np.where(on, at, -2 * np.arange(2, len(own) + 2))  # next to nothing where it is on no step
-    return same & (np.diff(places) != 1), frequency
+        places[own] = np.searchsorted(steps, micros[own])
+        on_step[own] = np.isin(micros[own], steps)
+    return same & ~((np.diff(places) == 1) & on_step[1:] & on_step[:-1]), frequency
 
 
 def frequency_of(source: LabelledSource, codes: np.ndarray, micros: np.ndarray) -> str | None:

@@ -4,7 +4,6 @@ import difflib
 from fnmatch import fnmatchcase
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -13,16 +12,13 @@ import pyarrow.parquet as pq
 from models.errors import Fault, shortlist
 from tasks.gather.arrays import Taken
 from tasks.gather.files import FOLDS, CaseFile
+from tasks.gather.ordering import steps_of
 from tasks.gather.source import LabelledSource
 from tasks.ingest.rowwise import join_ids, missing_numbers
 from tasks.ingest.sources import USUAL_MARKERS
 from tasks.ingest.streams import open_text
 from tasks.sniffing.naming import is_index
 
-SORTS = r"\d{4}-\d{2}|\d{4}-?W\d{2}(-?\d)?|\d{4}-?Q\d|\d{2}:\d{2}(:\d{2}(\.\d+)?)?"  # text that sorts as what it means
-DURATION = r"-?\d+ days? [+-]?\d{2}:\d{2}:\d{2}(\.\d+)?"  # as pandas writes them
-NUMBERED = r"^(.*?)(\d+(?:\.\d+)?)(\D*)$"  # a word with a number at its end or before its unit
-DATE = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}"  # in whatever order
 LOSS = 0.1  # of a column's spread, which is too much to lose in single precision
 SAMPLE = 200  # values that tell whether a column is meant to hold numbers
 NO_LABEL = {mark for mark in USUAL_MARKERS if mark != "None"}  # which may well be the name of a class
@@ -285,68 +281,3 @@ def named_ids(file: CaseFile, parts: list[np.ndarray], columns: tuple[str, ...],
     if not parts:
         return np.full(rows, "series", object)
     return parts[0] if len(parts) == 1 else np.array([join_ids(list(one)) for one in zip(*parts, strict=True)], object)
-
-
-def steps_of(source: LabelledSource, file: CaseFile, table: pa.Table, name: str, ids: np.ndarray) -> np.ndarray:
-    """What orders the rows of a case: numbers, durations, stamps, or text that has an order, as ISO stamps and t1 to t12 have.
-
-    Raises:
-        Fault: a row has none, or the text of one has no order.
-    """
-    column = table[name]
-    if pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
-    kind = column.type
-    missing = pc.is_null(column, nan_is_null=True).to_numpy()
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if is_text:
-        column = pc.utf8_trim_whitespace(column)
-        missing = missing | pc.equal(column, "").to_numpy(zero_copy_only=False)
-    if missing.any():
-        raise Fault(
-            f"{file.name} row {np.flatnonzero(missing)[0] + 1:,}, column {name!r}: it is empty; every row needs a step."
-        )
-    if is_text:
-        return ordered(source, file, column, name, ids)
-    if pa.types.is_duration(kind) or pa.types.is_time(kind):
-        column = pc.cast(column, pa.int64() if pa.types.is_time64(kind) or pa.types.is_duration(kind) else pa.int32())
-    elif pa.types.is_decimal(kind):
-        column = pc.cast(column, pa.float64(), safe=False)
-    values = column.to_numpy(zero_copy_only=False)
-    if values.dtype.kind not in "iufM":
-        raise Fault(f"{file.name} column {name!r} holds {kind}, which orders nothing; steps are numbers or stamps.")
-    return values
-
-
-def ordered(source: LabelledSource, file: CaseFile, text: pa.ChunkedArray, name: str, ids: np.ndarray) -> np.ndarray:
-    """Steps that are written out, as what sorts like them.
-
-    Args:
-        ids: (R,) the case of each row, within which a word with a number may not change but for that.
-    """
-    if source.decimal == ",":
-        text = pc.replace_substring(text, ",", ".")
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            return pc.cast(text, kind).to_numpy()
-        except pa.ArrowInvalid:
-            continue
-    steps = pd.Series(text.to_numpy(zero_copy_only=False), dtype=object)
-    if steps.str.fullmatch(SORTS).all():
-        return steps.to_numpy().astype(str)
-    if steps.str.fullmatch(DURATION).all():
-        return pd.to_timedelta(steps).to_numpy().astype("timedelta64[us]").astype(np.int64)
-    try:
-        return pd.DatetimeIndex(pd.to_datetime(steps, format="ISO8601", utc=True)).tz_localize(None).as_unit("us").to_numpy()
-    except ValueError:
-        pass
-    parts = steps.str.extract(NUMBERED)
-    if not (steps.str.contains(DATE).any() or parts[1].isna().any()):
-        words = pd.DataFrame({"case": ids, "word": parts[0] + "#" + parts[2]}).drop_duplicates()
-        if not words["case"].duplicated().any():
-            return parts[1].astype(float).to_numpy()
-    raise Fault(
-        f"{file.name} row 1, column {name!r}: {steps[0][:40]!r} and the like have no order that can be told. Steps are "
-        "numbers, ISO stamps, durations, or a word with a number, as t1 to t12. Write them so, or leave source.step out where "
-        "rows are in order."
-    )

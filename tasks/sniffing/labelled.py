@@ -120,11 +120,7 @@ def case_column(kinds: Kinds, labels: Labels) -> str | None:
 
 def coded(kinds: Kinds) -> dict[str, np.ndarray]:
     """Codes of the words, and of the whole numbers whose name says that they name something."""
-    found = dict(kinds.words)
-    for name, values in kinds.numbers.items():
-        if is_hinted(name, CASES) and not np.isnan(values).any() and np.all(values == np.rint(values)):
-            found[name] = pd.factorize(values)[0]
-    return found
+    return kinds.words | {name: codes for name, codes in whole_numbers(kinds).items() if is_hinted(name, CASES)}
 
 
 def changes_within(codes: np.ndarray, labels: np.ndarray) -> int:
