@@ -441,6 +441,13 @@ def test_steps_of_a_stream_are_those_of_the_calendar(tmp_path, stamps, zone):
     assert len(holed.starts) == len(stamps) - 5
 
 
+def test_a_row_between_two_days_takes_the_place_of_neither(tmp_path):
+    stamps = [f"2024-01-0{day} 00:00" for day in range(1, 10)]
+    stamps[4] = "2024-01-04 12:00"
+    found = streamed(written(tmp_path, clock(stamps)), lookback=2)
+    assert found.starts.tolist() == [0, 1, 2, 5, 6, 7]
+
+
 def test_rows_of_an_hour_that_the_clock_skipped_are_dropped_and_counted(tmp_path):
     stamps = [f"2024-03-31 {at}" for at in ("00:30", "01:00", "01:30", "02:00", "02:30", "03:00", "03:30", "04:00")]
     path = written(tmp_path, clock(stamps))
