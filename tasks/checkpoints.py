@@ -71,6 +71,17 @@ def load_checkpoint(path: Path, to_go_on: bool = True) -> Checkpoint | None:
         return None
 
 
+def step_kept(path: Path) -> int:
+    """The step that a checkpoint was made at, by its own account; 0 where there is none that can be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return int(json.loads(file.metadata()["checkpoint"])["step"])
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError):
+        return 0
+
+
 def digest_of(tensors: dict[str, torch.Tensor]) -> str:
     """SHA-256 over names and bytes; safetensors has no checksum of its own."""
     digest = hashlib.sha256()

@@ -1,8 +1,10 @@
 """The fits that a classifier takes, a seed each and a part to cross-validate each: in turn, or side by side in processes.
 
 They have nothing to do with one another, and small nets gain little from a second thread; so as many are fitted at a time
-as torch has threads here. A process, `python -m tasks.fits JOB`, reads the cases itself, takes a fit that no other has
-taken, and leaves what it learned as a file.
+as torch has threads here. A process, `python -m tasks.fits JOB`, reads the cases itself, takes the fit of which most is left
+and no other has, and leaves what it learned as a file. While there are more fits than processes it does half of what is left
+and puts the rest back: whoever takes it goes on from the checkpoint, in the same bytes, and all processes end at about the
+same time, which four fits for two processes, say, would not if each was done in one go.
 """
 
 import sys
@@ -17,13 +19,13 @@ from pydantic import BaseModel, ConfigDict
 
 from models.classification.cases import Cases
 from models.classification.crossing import ask, cases_apart, entry_of
-from models.classification.fit import fit_classifier, fit_of_part, num_steps
+from models.classification.fit import cases_a_step, fit_classifier, fit_of_part, num_steps
 from models.classification.folds import CaseFolds
 from models.classification.specs import ClassifierSpec
 from models.errors import counted
 from models.specs import FitSpec
 from models.training import Checkpoint, Fitted, resolve_device
-from tasks.checkpoints import Keeper, forget, load_checkpoint, save_checkpoint
+from tasks.checkpoints import Keeper, forget, load_checkpoint, save_checkpoint, step_kept
 from tasks.children import be_child, failure, follow, started
 from tasks.gather.opening import Folded, open_folds
 from tasks.gather.task import Labelled
@@ -46,6 +48,7 @@ class Job(BaseModel):
     fit: FitSpec
     checkpoints: Path  # a folder
     watched: bool = False  # somebody wants to see each part of a cross-validation, and as soon as may be
+    processes: int = 1  # that fit side by side
 
 
 class Lesson(NamedTuple):
@@ -57,6 +60,18 @@ class Lesson(NamedTuple):
     part: int = -1
     parts: int = 0  # in all
     asked: Cases | None = None
+
+    @property
+    def last_step(self) -> int:
+        return num_steps(self.fit, len(self.cases))[0]
+
+    def work(self, steps: int) -> float:
+        """What so many optimiser steps take, in steps of cases."""
+        return steps * cases_a_step(self.fit, len(self.cases)) * float(self.cases.lengths.mean())
+
+
+class PutBack(Exception):
+    """A fit has come as far as it was to come for now; its checkpoint is kept."""
 
 
 def fit_all(job: Job, data: Folded) -> dict[str, Fitted]:
@@ -89,7 +104,7 @@ def is_long(job: Job, lessons: dict[str, Lesson]) -> bool:
     """Whether all fits together take longer than processes take to begin."""
     if job.network.kind == "rocket":
         return job.network.features * sum(int(own.cases.lengths.sum()) for own in lessons.values()) > FEATURE_STEPS
-    return sum(num_steps(own.fit, len(own.cases))[0] for own in lessons.values()) > OPTIMISER_STEPS
+    return sum(own.last_step for own in lessons.values()) > OPTIMISER_STEPS
 
 
 def lessons_of(job: Job, data: Folded) -> dict[str, Lesson]:
@@ -113,7 +128,7 @@ def fit_side_by_side(job: Job, count: int) -> None:
     """Have every lesson fitted by so many processes, which leave files."""
     with TemporaryDirectory(prefix="convcast-") as folder:
         path = Path(folder, "job.json")
-        path.write_text(job.model_dump_json(), encoding="utf-8")
+        path.write_text(job.model_copy(update={"processes": count}).model_dump_json(), encoding="utf-8")
         environments = [{"OMP_NUM_THREADS": str(torch.get_num_threads() // count)}] * count
         with started(__name__, path, environments) as children:
             follow(children)
@@ -123,16 +138,40 @@ def fit_side_by_side(job: Job, count: int) -> None:
 
 
 def work(path: Path, given: bytes, tell: Callable[[dict], None]) -> None:
-    """Fit what no other process has taken, until nothing is left."""
+    """Fit what no other process has, a piece at a time, until nothing is left that none has."""
     job = Job.model_validate_json(given)
     listener.set(lambda line: tell({"say": line}))
     watch.set(lambda *noticed: tell({"notice": noticed}))
     data = open_folds(Store(job.store), job.labelled, job.folds)
-    for name, own in lessons_of(job, data).items():
-        if not result_file(job, name).exists() and taken(path.with_name(name)):
-            fitted = fit_once(job, data, name, own)
+    lessons, folder = lessons_of(job, data), path.parent
+    while piece := take(job, lessons, folder):
+        name, until = piece
+        try:
+            fitted = fit_once(job, data, name, lessons[name], until, is_new=taken(folder / f"{name}.begun"))
             done = Checkpoint(fitted.best_epoch, fitted.weights, fitted.history, fitted.best_epoch)
             save_checkpoint(result_file(job, name), done)
+        except PutBack:
+            pass
+        (folder / name).unlink()
+
+
+def take(job: Job, lessons: dict[str, Lesson], folder: Path) -> tuple[str, int] | None:
+    """The fit of which most is left among those that no process has, now this one's, and the step to which to take it.
+
+    Where somebody watches it is the first of those that nobody has begun, and taken to its end, as all are once there are
+    no more than processes.
+    """
+    left = {name: own.last_step - step_kept(checkpoint_file(job, name)) for name, own in lessons.items()}
+    left = {name: steps for name, steps in left.items() if not result_file(job, name).exists()}
+    in_one_go = job.watched or len(left) <= job.processes
+    most_first = left if job.watched else sorted(left, key=lambda name: -lessons[name].work(left[name]))
+    for name in most_first:
+        if taken(folder / name):
+            if not result_file(job, name).exists():  # nor has it come while this one looked
+                last = lessons[name].last_step
+                return name, last if in_one_go else last - left[name] // 2
+            (folder / name).unlink()
+    return None
 
 
 def taken(mark: Path) -> bool:
@@ -148,22 +187,38 @@ def result_file(job: Job, name: str) -> Path:
     return job.checkpoints / f"{name}.fitted.safetensors"
 
 
+def checkpoint_file(job: Job, name: str) -> Path:
+    return job.checkpoints / f"{name}.safetensors"
+
+
 def fitted_before(job: Job, name: str) -> Fitted | None:
     done = load_checkpoint(result_file(job, name), to_go_on=False)
     return Fitted(done.tensors, done.history, done.best_epoch) if done else None
 
 
-def fit_once(job: Job, data: Folded, name: str, lesson: Lesson) -> Fitted:
-    """One fitted classifier, going on from its checkpoint if a killed run left one."""
-    keeper = Keeper(job.checkpoints / f"{name}.safetensors")
+def fit_once(job: Job, data: Folded, name: str, lesson: Lesson, until: int | None = None, is_new: bool = True) -> Fitted:
+    """One fitted classifier, going on from its checkpoint if a killed run, or another process, left one.
+
+    Args:
+        until: the step after which it is put back, at the end of an epoch; to its end where that is the last.
+        is_new: it is the first time in this run.
+
+    Raises:
+        PutBack: it has come to that step.
+    """
+    keeper = Keeper(checkpoint_file(job, name))
     resume = load_checkpoint(keeper.path)
-    if resume:
+    if resume and is_new:
         say(f"{name}: going on after epoch {resume.epoch}, step {resume.step:,}")
-    last_step, _ = num_steps(lesson.fit, len(lesson.cases))
+    last_step = lesson.last_step
+    until = until or last_step
 
     def save(checkpoint: Checkpoint) -> None:  # epochs are short
-        if keeper.due() or checkpoint.step == last_step:
+        is_over = until <= checkpoint.step < last_step
+        if is_over or keeper.due() or checkpoint.step == last_step:
             keeper.save(checkpoint)
+        if is_over:
+            raise PutBack
 
     learn = partial(fit_classifier, job.network, lesson.fit, lesson.cases, len(data.classes), lesson.seed, resume)
     with progress(name, 1) as bar:

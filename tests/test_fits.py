@@ -15,8 +15,21 @@ from models.classification.fit import num_steps
 from models.classification.specs import ResidualClassifierSpec, RocketSpec
 from models.errors import Diverged
 from models.specs import FitSpec
+from models.training import Checkpoint
+from tasks.checkpoints import save_checkpoint, step_kept
 from tasks.children import ProcessLost
-from tasks.fits import Job, fit_all, fit_side_by_side, is_long, lessons_of, result_file
+from tasks.fits import (
+    Job,
+    PutBack,
+    checkpoint_file,
+    fit_all,
+    fit_once,
+    fit_side_by_side,
+    is_long,
+    lessons_of,
+    result_file,
+    take,
+)
 from tasks.gather.opening import open_folds
 from tasks.gather.task import Labelled
 from tasks.storage import Store
@@ -91,6 +104,46 @@ def test_fits_that_end_before_a_process_has_begun_are_done_in_turn(source, tmp_p
     rocket = job.model_copy(update={"network": RocketSpec()})
     assert not is_long(rocket, lessons)
     assert is_long(rocket.model_copy(update={"network": RocketSpec(features=10_000_000)}), lessons)
+
+
+def test_a_fit_that_is_put_back_goes_on_in_the_same_bytes_and_says_nothing_of_it(source, tmp_path, monkeypatch):
+    job, said = make_job(source, tmp_path / "pieces"), []
+    whole = make_job(source, tmp_path / "whole")
+    monkeypatch.setattr(tasks.fits, "say", said.append)
+    data = cases_of(job)
+    own = lessons_of(job, data)["part-1"]
+    with pytest.raises(PutBack):
+        fit_once(job, data, "part-1", own, until=3)
+    assert step_kept(checkpoint_file(job, "part-1")) == 7  # at the end of the epoch
+    fitted, in_one_go = fit_once(job, data, "part-1", own, until=14, is_new=False), fit_once(whole, data, "part-1", own)
+    assert fitted.history == in_one_go.history
+    assert all(torch.equal(value, in_one_go.weights[name]) for name, value in fitted.weights.items())
+    assert said == []
+
+
+def test_a_process_takes_half_of_the_fit_of_which_most_is_left(source, tmp_path):
+    job = make_job(source, tmp_path / "kept").model_copy(update={"processes": 2})
+    lessons, folder = lessons_of(job, cases_of(job)), tmp_path
+    first = [take(job, lessons, folder) for _ in range(3)]
+    assert first == [("seed-0", 10), ("seed-3", 10), ("part-2", 7)]  # the cases of this part are longer
+    (folder / "seed-0").unlink()
+    save_checkpoint(checkpoint_file(job, "seed-0"), Checkpoint(1, {}, [], 1, step=10))
+    then = {take(job, lessons, folder)[0] for _ in range(2)}
+    assert then == {"part-0", "part-1"}  # of which 14 steps are left, 10 of the other
+    for name in ("seed-3", "part-0", "part-1"):
+        save_checkpoint(result_file(job, name), Checkpoint(1, {}, [], 1))
+    (folder / "part-2").unlink()
+    assert take(job, lessons, folder) == ("part-2", 14)  # to its end, since there is one for each process
+    assert take(job, lessons, folder) == ("seed-0", 20)
+    assert take(job, lessons, folder) is None
+
+
+def test_where_somebody_watches_each_fit_is_done_in_one_go_and_the_parts_are_first(source, tmp_path):
+    job = make_job(source, tmp_path / "kept").model_copy(update={"processes": 2, "watched": True})
+    lessons = lessons_of(job, cases_of(job))
+    assert [take(job, lessons, tmp_path) for _ in range(4)] == [
+        ("part-0", 14), ("part-1", 14), ("part-2", 14), ("seed-0", 20),
+    ]  # fmt: skip
 
 
 def test_what_was_fitted_before_a_kill_is_not_fitted_again(source, tmp_path, said):

@@ -28,6 +28,19 @@ WEIGHTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def processor(monkeypatch):
+    """Whichever this is, products are those of one with AVX-512; a test may say that it is another."""
+
+    def is_one(name: str) -> None:
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: name)
+        has_onednn.cache_clear()
+
+    is_one("AVX512")
+    yield is_one
+    has_onednn.cache_clear()
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """The shapes that oneDNN is given."""
@@ -109,13 +122,17 @@ def test_a_torch_without_the_operation_multiplies_as_it_always_did(monkeypatch):
         raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
 
     monkeypatch.setattr(products, "multiplied", refuse)
-    has_onednn.cache_clear()
-    try:
-        rows, weight = torch.randn(40, IN), torch.randn(OUT, IN)
-        assert not has_onednn()
-        assert torch.equal(product(rows, weight), F.linear(rows, weight))
-    finally:
-        has_onednn.cache_clear()
+    rows, weight = torch.randn(40, IN), torch.randn(OUT, IN)
+    assert not has_onednn()
+    assert torch.equal(product(rows, weight), F.linear(rows, weight))
+
+
+@pytest.mark.parametrize("name", ["AVX2", "DEFAULT"])
+def test_a_processor_without_avx_512_multiplies_as_torch_does(calls, processor, name):
+    processor(name)
+    rows, weight = torch.randn(40, IN), torch.randn(OUT, IN)
+    assert torch.equal(product(rows, weight), F.linear(rows, weight))
+    assert not calls
 
 
 def test_a_graph_is_made_of_a_plain_linear_layer():
