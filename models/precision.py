@@ -33,6 +33,13 @@ def autocast(precision: str, device: torch.device):
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
 
+def misgiving(precision: str, device: torch.device) -> str | None:
+    """What there is to say of a precision that a device is slow with."""
+    if precision != "bfloat16" or multiplies_bfloat16(device):
+        return None
+    return "this device imitates bfloat16, which takes several times as long; fit.precision float32 is the faster one here"
+
+
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for it; without them it takes longer than float32."""
     if device.type == "cuda":

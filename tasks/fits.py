@@ -222,7 +222,7 @@ def fit_once(job: Job, data: Folded, name: str, lesson: Lesson, until: int | Non
 
     learn = partial(fit_classifier, job.network, lesson.fit, lesson.cases, len(data.classes), lesson.seed, resume)
     with progress(name, 1) as bar:
-        fitted = learn(save=save, due=keeper.due)
+        fitted = learn(save=save, due=keeper.due, warn=lambda line: say(f"{name}: {line}"))
         last = fitted.history[-1] if fitted.history else {}
         bar.advance(1, f"{counted(len(lesson.cases), 'cases')}, loss {last['train']:.4f}" if "train" in last else "")
     show(job, lesson, fitted, data)

@@ -9,15 +9,18 @@ from pydantic import BaseModel, ConfigDict
 from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load_bundle
 from models.fit import Fitted
 from models.networks import NetworkSpec, form_name
+from models.precision import misgiving
 from models.series import SeriesFacts
 from models.specs import FitSpec
 from models.start import check_shape
+from models.training import resolve_device
 from models.windows import FOLDS, FoldSpec, WindowSpec
 from tasks.checkpoints import forget, last_of
 from tasks.devices import Job, train_together
 from tasks.model_files import read_model_files
 from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
+from tasks.progress import say
 from tasks.seeds import fit_seeds
 from tasks.storage import Receipt, Store, write_atomically
 from tasks.watching import Stopped
@@ -70,6 +73,8 @@ def train(
     facts = facts_of(windows[0], target, period)
     checkpoints = store.folder("checkpoints", call.key)
     begun = read_start(store, start, cut, facts) if start else None
+    if line := misgiving(fit.precision, resolve_device(fit.device)):
+        say(line)
     learn = fit_seeds if fit.devices == 1 else fit_together
     try:
         fitted = learn(cut, facts, network, fit, checkpoints, begun)

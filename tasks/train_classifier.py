@@ -22,8 +22,9 @@ from models.classification.specs import ClassifierSpec, Decision
 from models.classification.windows import LabelWindows
 from models.errors import counted
 from models.networks import form_name
+from models.precision import misgiving
 from models.specs import FitSpec
-from models.training import Fitted
+from models.training import Fitted, resolve_device
 from tasks.checkpoints import forget
 from tasks.fits import Job, fit_all
 from tasks.gather.folding import absent_classes
@@ -80,6 +81,8 @@ def train_classifier(
     held = f"{len(data.validated):,} to validate" if data.is_held_out else f"cross-validated in {folds.parts}"
     say(f"{counted(len(training), 'windows' if labelled.stream else 'cases')} to train on, {held}")
     for line in absent_classes(data.table.labels, data.folds, data.classes):
+        say(line)
+    if line := misgiving(fit.precision, resolve_device(fit.device)):
         say(line)
     job = Job(
         store=store.root, labelled=labelled, folds=folds, network=network, fit=fit, checkpoints=checkpoints,

@@ -15,7 +15,7 @@ from models.classification.fit import num_steps
 from models.classification.specs import ResidualClassifierSpec, RocketSpec
 from models.errors import Diverged
 from models.specs import FitSpec
-from models.training import Checkpoint
+from models.training import Checkpoint, Fitted
 from tasks.checkpoints import save_checkpoint, step_kept
 from tasks.children import ProcessLost
 from tasks.fits import (
@@ -119,6 +119,15 @@ def test_a_fit_that_is_put_back_goes_on_in_the_same_bytes_and_says_nothing_of_it
     assert fitted.history == in_one_go.history
     assert all(torch.equal(value, in_one_go.weights[name]) for name, value in fitted.weights.items())
     assert said == []
+
+
+def test_what_there_is_to_warn_of_is_said_of_the_fit_that_it_is_about(source, tmp_path, monkeypatch):
+    job, said = make_job(source, tmp_path), []
+    monkeypatch.setattr(tasks.fits, "say", said.append)
+    monkeypatch.setattr(tasks.fits, "fit_classifier", lambda *_, warn, **__: warn("out of memory") or Fitted({}, [], 0))
+    data = cases_of(job)
+    fit_once(job, data, "part-1", lessons_of(job, data)["part-1"])
+    assert said == ["part-1: out of memory"]
 
 
 def test_a_process_takes_half_of_the_fit_of_which_most_is_left(source, tmp_path):

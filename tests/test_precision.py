@@ -4,8 +4,9 @@ import pytest
 import torch
 from test_fit import SMALL, run, same, short
 
+import models.precision
 from models.batches import RESIDENT, SHUFFLE_ROWS, ShuffledStream, TensorBlocks, in_order, rows_at_once
-from models.precision import multiplying
+from models.precision import misgiving, multiplying
 
 PLACES = (torch.backends.cuda.matmul, torch.backends.cudnn)
 
@@ -34,6 +35,15 @@ def test_nothing_is_set_for_a_processor():
     before = allowed()
     with multiplying("tf32", torch.device("cpu")):
         assert allowed() == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "auto", "bfloat16"])
+def test_there_is_a_misgiving_where_bfloat16_is_asked_of_what_only_imitates_it(monkeypatch, precision):
+    monkeypatch.setattr(models.precision, "multiplies_bfloat16", lambda device: True)
+    assert misgiving(precision, torch.device("cpu")) is None
+    monkeypatch.setattr(models.precision, "multiplies_bfloat16", lambda device: False)
+    line = misgiving(precision, torch.device("cpu"))
+    assert ("imitates bfloat16" in line) if precision == "bfloat16" else line is None
 
 
 @pytest.mark.parametrize("kind", SMALL)
