@@ -12,11 +12,11 @@ from zoneinfo import available_timezones
 import yaml
 
 from flows.console import use_server
-from flows.server import PRIVACY, log_path, only_one, read_note, running, start
+from flows.server import PRIVACY, log_path, only_one, read_note, running, start, stop
 from models.errors import Fault
 
 ROOT = Path(__file__).resolve().parent.parent
-POOL = "convcast"
+POOL = WORKER = "convcast"
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 ACTIVE = ["PENDING", "RUNNING", "CANCELLING"]
 
@@ -33,7 +33,7 @@ def bring_up(spec_path: Path | None, tell: Callable[[str], None]) -> None:
         if prefect("work-pool", "inspect", POOL, check=False).returncode:
             prefect("work-pool", "create", POOL, "--type", "process")
         deploy(document)
-        start_worker()
+        start_worker(url)
     tell(f"Prefect UI    {url.removesuffix('/api')}")
     for one in document["deployments"]:
         when = "; ".join(f"{schedule['cron']} {schedule.get('timezone', 'UTC')}" for schedule in one.get("schedules", []))
@@ -87,12 +87,27 @@ def prefect(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
     return done
 
 
-def start_worker() -> None:
-    known = read_note("worker")
-    if known and running(known):
+def start_worker(url: str) -> None:
+    """Start the worker where none asks this server for runs; one that asks another, which may be gone, is stopped."""
+    if worker_runs(url):
         return
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "convcast"]
-    start("worker", command, {"pool": POOL}, PRIVACY)
+    stop("worker")
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER]
+    start("worker", command, {"pool": POOL, "url": url}, PRIVACY)
+
+
+def worker_runs(url: str) -> bool:
+    """Whether the worker that convcast started still runs, and asks this server for runs."""
+    known = read_note("worker")
+    return known is not None and known.get("url") == url and running(known)
+
+
+def is_served(client, url: str) -> bool:
+    """Whether anybody takes up runs of the pool: convcast's worker here, or another that the server has heard of lately."""
+    if worker_runs(url):
+        return True
+    others = [one for one in client.read_workers_for_work_pool(POOL) if one.name != WORKER or read_note("worker") is None]
+    return any(one.status.value == "ONLINE" for one in others)
 
 
 def run_now(flow: str, spec_path: Path, watch: bool, tell: Callable[[str], None]) -> dict:
@@ -102,7 +117,8 @@ def run_now(flow: str, spec_path: Path, watch: bool, tell: Callable[[str], None]
     a schedule, which comes round again; a person who watches waits for the turn instead.
 
     Raises:
-        Fault: the pipeline is not deployed; or another run is under way and nobody is there to wait for it.
+        Fault: the pipeline is not deployed; no worker is there to run it while somebody watches; or another run is under
+            way and nobody is there to wait for it.
     """
     from flows.spec import load_spec
 
@@ -116,6 +132,11 @@ def run_now(flow: str, spec_path: Path, watch: bool, tell: Callable[[str], None]
             deployment = client.read_deployment_by_name(f"{flow}/{spec.name}")
         except ObjectNotFound as error:
             raise Fault(f"{flow}/{spec.name} is not deployed at {url}. Run convcast up {spec_path} first.") from error
+        if not is_served(client, url):
+            nobody = f"No worker takes up runs of the pool {POOL!r} at {url}. convcast up {spec_path} starts one"
+            if watch:
+                raise Fault(f"{nobody}; run it first.")
+            tell(f"{nobody}; the run waits until then.")
         parameters = {"spec": spec.model_dump(mode="json")}
         while True:
             other = under_way(client, deployment.id)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 from flows.classifying import Labelling, label_steps
 from flows.preparing import ingest_source
 from flows.running import few_at_once, run_of
-from flows.spec import AnySpec
+from flows.spec import AnySpec, PipelineSpec
 from models.errors import Fault
 from models.series import SeriesFacts
 from tasks.forecast.task import forecast
@@ -54,6 +54,7 @@ def forecasting(spec: AnySpec) -> Forecasted | Labelling:
         check_forecasts(live, spec.name)
         facts = live.model.facts
         check_same_source(facts, spec.source)
+        check_same_horizon(live.model.windows.horizon, spec)
         source = spec.source.seen_by(facts.columns)  # whatever else the spec names need not be there any more
         got = ingest_source(source, take_stock(source, store.downloads), store, facts.columns)
         check_same_frequency(facts, spec.source, got.overview)
@@ -83,6 +84,15 @@ def check_same_source(facts: SeriesFacts, source: SourceSpec) -> None:
     ):
         if made_for != found:
             raise Fault(f"The live model was made for {what} {made_for}; {source.target} comes with {found}. Train again.")
+
+
+def check_same_horizon(made_for: int, spec: PipelineSpec) -> None:
+    """Raises a Fault where the live model forecasts more steps than the spec asks for, or fewer."""
+    if made_for != spec.windows.horizon:
+        raise Fault(
+            f"The live model of {spec.name!r} has windows.horizon {made_for}; this spec has {spec.windows.horizon}. "
+            f"Put {made_for} back, or give the spec another name and train."
+        )
 
 
 def check_same_frequency(facts: SeriesFacts, source: SourceSpec, overview: Overview) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ def local_server(tell: Callable[[str], None]) -> str:
         known = read_note("server")
         if known and running(known) and wait_healthy(known["url"], START_SECONDS):
             return known["url"]
-        port = USUAL_PORT if port_is_free(USUAL_PORT) else free_port()
+        port = next(filter(port_is_free, [*port_before(known), USUAL_PORT]), None) or free_port()
         url = f"http://{HOST}:{port}/api"
         tell(f"Starting a local Prefect server at http://{HOST}:{port} (stop it with: convcast down)")
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
@@ -90,6 +91,12 @@ def local_server(tell: Callable[[str], None]) -> str:
         if not wait_healthy(url, START_SECONDS, note["pid"]):
             raise Fault(f"The local Prefect server did not start; {log_path('server')} says why.")
         return url
+
+
+def port_before(note: dict | None) -> list[int]:
+    """The port that the noted server had, where whoever it served looks for the next one."""
+    port = urllib.parse.urlsplit(note["url"]).port if note else None
+    return [port] if port else []
 
 
 def wait_healthy(url: str, seconds: float, pid: int | None = None) -> bool:

@@ -73,7 +73,7 @@ def forecast_fold(bundle: Bundle, cut: WindowSet, fold: str, num_seen: int, limi
     windows, columns = cut.windows, cut.columns
     limit = min(limit, max(1, ELEMENTS // (num_seen + windows.horizon * (2 + len(columns.known)))))
     held: list[tuple[torch.Tensor, ...]] = []
-    blocks = cut.fold(fold, bundle.numbers)
+    blocks = cut.telling(fold, bundle.numbers)
     for rows in in_order(blocks, windows.span, 1024, limit):
         batch = Batch.split(rows, windows.lookback, columns)
         forecast = torch.from_numpy(bundle.forecast(batch.past, batch.future, batch.series))

@@ -64,7 +64,7 @@ def forecast_validation(bundles: list[Bundle], cut: WindowSet) -> tuple[np.ndarr
     And the steps between their origins.
     """
     numbers = bundles[0].numbers
-    blocks, lookback, limit = cut.fold("validation", numbers), cut.windows.lookback, max(1, STEPS // cut.windows.horizon)
+    blocks, lookback, limit = cut.telling("validation", numbers), cut.windows.lookback, max(1, STEPS // cut.windows.horizon)
     forecasts: list[list[np.ndarray]] = [[] for _ in bundles]
     targets = []
     for windows in in_order(blocks, cut.windows.span, 1024, limit):

@@ -37,7 +37,7 @@ def fit_seeds(
         start: whose weights a network begins with that has a form and seed of it.
     """
     numbers = number_series(cut.scaler) if getattr(network, "embedding", 0) else None
-    training, validation = cut.fold("train", numbers), cut.fold("validation", numbers)
+    training, validation = cut.fold("train", numbers), cut.telling("validation", numbers)
     say(f"{counted(sum(training.num_windows), 'windows')} to train on, {sum(validation.num_windows):,} to validate")
     build = partial(build_network, network, facts.columns, cut.windows, facts.season, len(cut.scaler.series))
     total, per_epoch = num_steps(spec, sum(training.num_windows))

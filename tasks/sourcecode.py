@@ -7,6 +7,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+TRIES = 20  # at a tree of syntax
 ROOMS = ("flows", "tasks", "models")
 # They decide when a step runs and how that looks, never what it makes.
 SHAPE_NOTHING = (
@@ -43,16 +44,27 @@ def source_reached(file: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def imported(source: bytes) -> set[str]:
+@cache
+def imported(source: bytes) -> frozenset[str]:
     """Every dotted name that a module imports, anywhere in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
+    return frozenset(names)
+
+
+def parsed(source: bytes) -> ast.Module:
+    """The tree of a module. Python 3.11 fails at one now and then while another thread, as Prefect's, makes another."""
+    for _ in range(TRIES - 1):
+        try:
+            return ast.parse(source)
+        except SystemError:  # python/cpython#106905: they count their depth together
+            continue
+    return ast.parse(source)
 
 
 def project_file(module: str) -> str | None:

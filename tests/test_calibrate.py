@@ -67,6 +67,30 @@ def test_calibrated_intervals_cover_what_they_say_on_the_test_fold(tmp_path):
         assert (example["forecast"] <= np.array(high)).all()
 
 
+def made(folder):
+    folder.mkdir()
+    return folder
+
+
+def launched(length=2000):
+    """A product that is not sold before the rows to train on end, then two hundred times a step."""
+    return np.where(np.arange(length) < length - FOLDS.validation - FOLDS.test, 0.0, 200.0 + waves(length, 1)[:, 0])[:, None]
+
+
+def test_a_series_that_never_changed_in_training_tells_nothing_of_how_sure_others_are(tmp_path):
+    cut, bundle = untrained(made(tmp_path / "both"), rows={"a": waves(), "b": launched()})
+    alone, plain = untrained(made(tmp_path / "alone"))
+    assert cut.count("validation") == 2 * alone.count("validation")  # it is forecast and scored as others are
+    both, one = (with_quantiles(*given, QuantileSpec(levels=LEVELS), FOLDS) for given in ((bundle, cut), (plain, alone)))
+    assert both.description.calibration == one.description.calibration
+    assert [{cut.series_id for cut in cut.telling(fold).cuts} for fold in ("train", "validation")] == [{"a"}, {"a"}]
+
+
+def test_where_no_series_changed_in_training_all_of_them_tell(tmp_path):
+    cut, _ = untrained(tmp_path, rows={"b": launched()})
+    assert cut.telling("validation").num_windows == cut.fold("validation").num_windows != []
+
+
 def test_the_forecast_itself_stays_as_it_was(tmp_path):
     cut, bundle = untrained(tmp_path)
     sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS), FOLDS)

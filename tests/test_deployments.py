@@ -4,15 +4,21 @@ import json
 import subprocess
 import sys
 import time
+import uuid
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from conftest import make_frame
 from deltalake import DeltaTable
+from prefect.client.schemas.objects import Worker
 
+from flows import deploying
 from flows.deploying import ROOT, deployment_file
+from flows.server import port_before, read_note
 from flows.spec import check_spec, resolved
 
 
@@ -36,6 +42,49 @@ def test_another_spec_takes_the_place_of_the_demo_and_keeps_the_schedules(case):
         assert one["parameters"]["spec"]["store"] == str(case.folder / "store")
         assert [each["cron"] for each in one["schedules"]] == [each["cron"] for each in before["schedules"]]
         assert {each["timezone"] for each in one["schedules"]} == {"UTC"}
+
+
+@pytest.mark.parametrize(
+    ("note", "stopped", "started"),
+    [
+        ({"url": "http://here/api"}, [], []),
+        ({"url": "http://elsewhere/api"}, ["worker"], ["http://here/api"]),
+        ({}, ["worker"], ["http://here/api"]),
+        (None, ["worker"], ["http://here/api"]),
+    ],
+    ids=["of this server", "of another server", "of an older convcast", "none"],
+)
+def test_a_worker_that_asks_another_server_for_runs_makes_room_for_one_that_asks_this(monkeypatch, note, stopped, started):
+    ended, begun = [], []
+    monkeypatch.setattr(deploying, "read_note", lambda role: note)
+    monkeypatch.setattr(deploying, "running", lambda known: True)
+    monkeypatch.setattr(deploying, "stop", ended.append)
+    monkeypatch.setattr(deploying, "start", lambda role, command, facts, environment: begun.append(facts["url"]))
+    deploying.start_worker("http://here/api")
+    assert (ended, begun) == (stopped, started)
+
+
+@pytest.mark.parametrize(
+    ("note", "workers", "served"),
+    [
+        ({"url": "http://here/api"}, [], True),
+        ({"url": "http://elsewhere/api"}, [("convcast", "ONLINE")], False),  # ours was killed; the server has not noticed yet
+        ({"url": "http://elsewhere/api"}, [("other", "ONLINE")], True),
+        (None, [("convcast", "ONLINE")], True),  # of another machine
+        (None, [("convcast", "OFFLINE")], False),
+    ],
+)
+def test_a_run_is_served_by_a_worker_here_or_by_one_that_the_server_has_heard_of(monkeypatch, note, workers, served):
+    found = [Worker(name=name, work_pool_id=uuid.uuid4(), status=status) for name, status in workers]
+    client = SimpleNamespace(read_workers_for_work_pool=lambda pool: found)
+    monkeypatch.setattr(deploying, "read_note", lambda role: note)
+    monkeypatch.setattr(deploying, "running", lambda known: True)
+    assert deploying.is_served(client, "http://here/api") is served
+
+
+def test_a_server_that_was_killed_is_looked_for_where_it_was():
+    assert port_before({"url": "http://127.0.0.1:48873/api"}) == [48873]
+    assert port_before(None) == []
 
 
 @pytest.mark.server
@@ -70,6 +119,10 @@ def test_scheduled_and_on_demand_runs_complete_and_publish_once(server, trained)
 
     retrained = wait_while_another_runs(server, trained)
     assert retrained.returncode == 0, retrained.stderr
+    alone, served = run_without_a_worker(trained)
+    assert alone.returncode == 2
+    assert "No worker takes up runs of the pool 'convcast'" in alone.stderr
+    assert served.returncode == 0, served.stderr
     refused = break_and_run(trained)
     assert refused.returncode == 2
     assert "no value at" in refused.stdout
@@ -112,6 +165,20 @@ def wait_while_another_runs(server, trained) -> subprocess.CompletedProcess:
             client.set_flow_run_state(other.id, Completed())
             out, err = patient.communicate(timeout=300)
     return subprocess.CompletedProcess(command, patient.returncode, out, err)
+
+
+def run_without_a_worker(trained) -> tuple[subprocess.CompletedProcess, ...]:
+    """What a training run says once the worker was killed, and once it has been brought up again."""
+    kill_noted("worker")
+    alone = convcast("run", "training", str(trained.yaml), "--watch")
+    assert convcast("up", str(trained.yaml)).returncode == 0
+    return alone, convcast("run", "training", str(trained.yaml), "--watch")
+
+
+def kill_noted(role: str) -> None:
+    process = psutil.Process(read_note(role)["pid"])
+    process.kill()
+    psutil.wait_procs([process], timeout=20)
 
 
 def break_and_run(trained) -> subprocess.CompletedProcess:

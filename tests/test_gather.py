@@ -2,6 +2,7 @@
 
 import datetime
 import gzip
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from models.classification.windows import LabelWindows
 from models.errors import Fault
+from tasks.gather import task
 from tasks.gather.arrays import Gathered
 from tasks.gather.assembling import assemble
 from tasks.gather.files import list_case_files
@@ -244,6 +246,27 @@ def test_files_named_for_folds_may_number_their_cases_alike(tmp_path):
     found = gathered(str(tmp_path / "set_*.csv"), **LONG)
     assert found.ids == ["set_TEST:a", "set_TEST:b", "set_TRAIN:a", "set_TRAIN:b"]
     assert found.splits == ["test", "test", "train", "train"]
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "cases.parquet"])
+def test_a_file_that_changed_since_the_run_began_is_refused(tmp_path, monkeypatch, name):
+    path = written(tmp_path, long_form(), name)
+    source = LabelledSource(uri=str(path), case="case", step="step", label="label")
+    files = list_case_files(source, tmp_path)
+    read_file(source, files[0])
+    whole = task.read_table
+
+    def read_while_it_is_written(*given):
+        found = whole(*given)
+        os.utime(path, ns=(0, 0))
+        return found
+
+    monkeypatch.setattr(task, "read_table", read_while_it_is_written)
+    with pytest.raises(Fault, match=r"cases\.(csv|parquet) changed while it was being read\. Run again once it is written"):
+        read_file(source, files[0])
+    monkeypatch.setattr(task, "read_table", None)  # nor is it read at all
+    with pytest.raises(Fault, match=r"changed while it was being read"):
+        read_file(source, files[0])
 
 
 def test_files_may_have_their_channels_in_another_order(tmp_path):

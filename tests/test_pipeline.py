@@ -368,6 +368,14 @@ def test_another_timezone_under_the_same_name_is_refused(server, trained):
         forecasting(trained.spec)
 
 
+def test_a_forecast_of_more_steps_than_the_live_model_makes_is_refused(server, trained):
+    trained.write_spec(windows__horizon=5)
+    with pytest.raises(
+        Fault, match=r"'small' has windows\.horizon 24; this spec has 5\. Put 24 back, or give the spec another name"
+    ):
+        forecasting(trained.spec)
+
+
 def test_a_forecast_of_another_target_is_refused(server, trained):
     trained.write_spec(source__target="temperature", source__future_covariates=[])
     frame = make_frame().assign(temperature=lambda frame: frame["load"])

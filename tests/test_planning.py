@@ -1,3 +1,4 @@
+import ast
 import errno
 import hashlib
 import json
@@ -250,6 +251,19 @@ from . import near
         assert name in names
         assert project_file(name)
     assert [name for name in names if project_file(name) and name.startswith(("json", "near"))] == []
+
+
+def test_a_tree_that_could_not_be_made_beside_another_thread_is_made_again(monkeypatch):
+    parse, failures = ast.parse, [SystemError("AST constructor recursion depth mismatch")] * 3
+
+    def fail_at_first(source):
+        if failures:
+            raise failures.pop()
+        return parse(source)
+
+    monkeypatch.setattr(ast, "parse", fail_at_first)
+    assert imported(b"import json  # not parsed before") == {"json"}
+    assert not failures
 
 
 @pytest.mark.parametrize("module", ["json", "numpy", "models", "tasks", "tasks.ingest", "models.errors.Fault", "tasks.nothing"])

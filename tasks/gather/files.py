@@ -29,10 +29,15 @@ class CaseFile(BaseModel):
     delimiter: str
     split: str | None  # that its name says, as in GunPoint_TRAIN.ts
     sha256: str
+    bytes: int
+    modified: int  # nanoseconds
 
     def cache_identity(self) -> dict:
-        """The path only tells where the bytes lie; the name is part of what faults and cases are called by."""
-        return self.model_dump(mode="json", exclude={"path", "name"}) | {"stem": self.stem}
+        """The path only tells where the bytes lie, size and time whether they still do.
+
+        The name is part of what faults and cases are called by.
+        """
+        return self.model_dump(mode="json", exclude={"path", "name", "bytes", "modified"}) | {"stem": self.stem}
 
     @property
     def stem(self) -> str:
@@ -55,14 +60,14 @@ def describe_case_file(source: LabelledSource, name: str, path: Path) -> CaseFil
         raise Fault(f"{name} ends in {shown}; source.uri takes .csv, .tsv, .txt (also .gz, .bz2, .xz, .zst), .ts and .parquet.")
     try:
         with open(path, "rb") as raw:
-            digest, size = hashlib.file_digest(raw, "sha256").hexdigest(), os.fstat(raw.fileno()).st_size
+            facts, digest = os.fstat(raw.fileno()), hashlib.file_digest(raw, "sha256").hexdigest()
     except OSError as error:
         raise Fault(f"{name} can not be read ({error.strerror}). Mend it or set source.uri.") from error
-    if not size:
+    if not facts.st_size:
         raise Fault(f"{name} is empty (0 bytes); it needs cases.")
     file = CaseFile(
         name=name, path=str(path), kind=KINDS[suffix], codec=codec, delimiter=source.delimiter, split=fold_of_name(name),
-        sha256=digest,
+        sha256=digest, bytes=facts.st_size, modified=facts.st_mtime_ns,
     )  # fmt: skip
     return settle_text(source, file, suffix) if file.kind == "text" else file
 

@@ -14,6 +14,7 @@ from tasks.gather.files import CaseFile
 from tasks.gather.source import LabelledSource
 from tasks.gather.streams import cut_streams, with_instants
 from tasks.gather.tables import read_table
+from tasks.ingest.files import check_unchanged
 from tasks.policy import step, this_call
 from tasks.progress import say
 from tasks.storage import Receipt, Store
@@ -94,13 +95,19 @@ def gather(files: list[CaseFile], source: dict, windows: LabelWindows | None, ne
 
 
 def read_file(source: LabelledSource, file: CaseFile, needs_labels: bool = True) -> Taken:
-    """The rows of one file; where it has no column of folds, its name may say which one it is."""
+    """The rows of one file; where it has no column of folds, its name may say which one it is.
+
+    Raises:
+        Fault: the file is not what it was when the run began, or not what it should be.
+    """
+    check_unchanged(file)
     if file.kind == "ts":
         part = read_ts(source, file)
     elif file.kind == "rows":
         part = read_rows(source, file)
     else:
         part = read_table(source, file, needs_labels)
+    check_unchanged(file)
     if part.splits is None and file.split and not source.is_stream:
         part.splits = np.full(len(part.ids), file.split, object)
     return part

@@ -117,8 +117,8 @@ def too_long(name: str) -> Fault:
     )
 
 
-def check_unchanged(file: SourceFile) -> None:
-    """Raises a Fault where a file is no longer what it was when the run began."""
+def check_unchanged(file) -> None:
+    """Raises a Fault where a file, of any kind of source, is no longer what it was when the run began."""
     try:
         facts = os.stat(file.path)
     except FileNotFoundError as error:

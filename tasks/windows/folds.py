@@ -57,6 +57,17 @@ class WindowSet:
                     cuts.append(Cut(number, block, about["series_id"], rows[fold].start + low - about["first_row"], count))
         return FoldBlocks(self, cuts, numbers)
 
+    def telling(self, fold: str, numbers: dict[str, int] | None = None) -> "FoldBlocks":
+        """The blocks of a fold by which networks are judged and intervals calibrated: of series that change in training.
+
+        What comes of one that never did, as of a product not sold yet, is any number of its spreads away, and would be all
+        that counts. Where no series of the fold changes, all of them.
+        """
+        whole = self.fold(fold, numbers)
+        return FoldBlocks(
+            self, [cut for cut in whole.cuts if not self.scaler.of(cut.series_id).constant] or whole.cuts, numbers
+        )
+
     @cached_property
     def stored(self) -> dict[str, list[tuple[int, int, int, int]]]:
         """Of each series the blocks that are stored, oldest first: first row, rows, file and block."""
