@@ -35,6 +35,8 @@ def print_converted(converted) -> None:
     click.echo(f"{converted.digest[:12]} written to {converted.path}, {converted.size / 1e6:.1f} MB")
     names = "classes, channels" if converted.task == "classification" else "scales and names"
     facts = {"inputs": ", ".join(converted.inputs), "outputs": ", ".join(converted.outputs)}
+    if converted.task != "classification":
+        facts["all scaled"] = "(raw - mean) / std of the series and channel; README says how"
     print_facts(facts | {names: "metadata_props['convcast'], JSON"})
 
 

@@ -15,6 +15,7 @@ from test_cli import convcast
 from flows.initialising import dumped, initialising, lines_of, name_of
 from flows.spec import load_spec
 from models.errors import Fault
+from tasks.sniffing.dialect import numbers_in
 from tasks.sniffing.settings import Setting
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -374,6 +375,43 @@ def test_an_infinite_value_hides_no_column():
     made = initialising(["data.csv"], Path("data.yaml"), force=False)
     assert yaml.safe_load(Path("data.yaml").read_text())["source"]["target"] == "load"
     assert "'load' holds 1 infinite value; training refuses them and names the line" in made.doubts
+
+
+@pytest.mark.parametrize(
+    ("write", "shown"),
+    [
+        ("{:,.2f}".format, "thousands marks, as 1,5"),
+        (lambda load: f"{load:,.1f}".replace(",", " "), "thousands marks, as 1 5"),
+        (lambda load: f"{load:.0f} kWh", "a unit, as 15"),
+        (lambda load: f"{load:.1f}%", "a unit, as 15"),
+    ],
+    ids=["points and commas", "blanks", "a unit", "percent"],
+)
+def test_numbers_that_can_not_be_read_are_pointed_out_where_another_column_is_forecast(write, shown):
+    load = 1500 + 1400 * wave() / wave().max()
+    load[0] = 1503.4
+    frame = pd.DataFrame(
+        {
+            "when": hours(),
+            "load": [write(one) for one in load],
+            "b": wave(),
+            "why": ["rain" if at % 2 else "sun" for at in range(ROWS)],
+        }
+    )
+    frame.to_csv("data.csv", index=False, sep=";")
+    made = initialising(["data.csv"], Path("data.yaml"), force=False)
+    (doubt,) = [line for line in made.doubts if "looks like numbers" in line]
+    assert doubt.startswith(f"'load' looks like numbers with {shown}")
+    frame[["when", "load"]].to_csv("alone.csv", index=False, sep=";")
+    with pytest.raises(Fault, match=r"nothing to forecast\. It has when, load\. 'load' looks like numbers with "):
+        initialising(["alone.csv"], None, False)
+
+
+@pytest.mark.parametrize(
+    "words", [["1a", "2b"], ["s1", "s2"], ["1st", "2nd"], ["north", "1 kW"], ["1,5", "2,5"], ["2024-01-01"], ["12 kW"]]
+)
+def test_words_that_are_no_numbers_are_left_alone(words):
+    assert numbers_in(words) is None
 
 
 def test_a_label_without_numbers_beside_it_is_no_classification():

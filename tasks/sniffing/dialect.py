@@ -16,6 +16,10 @@ from tasks.ingest.sources import USUAL_MARKERS
 DELIMITERS = (",", ";", "\t", "|", " ")
 LINES = 200  # that the delimiter is judged by
 WITH_POINT, WITH_COMMA = re.compile(r"[+-]?\d+\.\d+"), re.compile(r"[+-]?\d+,\d+")
+MARKED = re.compile(r"[+-]?\d{1,3}([.,'\s]\d{3})+([.,]\d+)?")  # thousands set apart
+UNMARKED = re.compile(r"[+-]?\d+([.,]\d+)?")
+WITH_UNIT = re.compile(r"[+-]?[\d.,]*\d\s*([^\W\d_]+|%|€|\$)")
+MOST = 0.9  # of the words of a column
 SENTINELS = {-999.0, -9999.0, -99999.0}  # numbers that many programs write for no value
 MOST_MARKERS = 3  # different words that stand for no value in one column of numbers
 
@@ -92,6 +96,17 @@ def stray_words(column: pa.ChunkedArray, decimal: str) -> list[str] | None:
         if len(odd) > MOST_MARKERS or any(letter.isdigit() for letter in text):
             return None
     return odd if numbers and len(odd) <= MOST_MARKERS else None
+
+
+def numbers_in(words: list[str]) -> str | None:
+    """What keeps words from being read as the numbers that they look like, and one of them; None where they are words."""
+    marked = [word for word in words if MARKED.fullmatch(word)]
+    if marked and len(marked) + sum(bool(UNMARKED.fullmatch(word)) for word in words) >= MOST * len(words):
+        return f"thousands marks, as {marked[0]}"
+    units = [(word, found[1]) for word in words if (found := WITH_UNIT.fullmatch(word))]
+    if len(units) >= max(2, MOST * len(words)) and len({unit for _, unit in units}) == 1:
+        return f"a unit, as {units[0][0]}"
+    return None
 
 
 def sentinel_of(values) -> float | None:

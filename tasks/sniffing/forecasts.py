@@ -7,6 +7,7 @@ import numpy as np
 from models.errors import Fault, counted, shortlist
 from models.windows import FoldSpec, WindowSettings, steps_needed
 from tasks.ingest.timeline import calendar_seasons
+from tasks.sniffing.dialect import numbers_in
 from tasks.sniffing.grouping import Groups, Kinds, find_groups
 from tasks.sniffing.roles import Roles, find_roles
 from tasks.sniffing.sample import Sample
@@ -35,10 +36,11 @@ def guess_forecast(name: str, sample: Sample, stamps: Stamps, kinds: Kinds) -> G
     values = np.stack(list(kinds.numbers.values()), 1) if kinds.numbers else np.empty((len(micros), 0))
     steps = find_steps(micros, groups.codes, kept.parts, values)
     roles = find_roles(kinds, groups.columns, steps, [*kinds.words, *kinds.empty, *stamps.columns])
+    written = [] if sample.dialect is None else spoiled(kinds, stamps.columns)
     if roles is None:
         raise Fault(
             f"{name} has stamps in {stamps.columns[0]!r} and no column of numbers that varies beside them, so there is "
-            f"nothing to forecast. It has {shortlist(sample.columns, 12)}."
+            f"nothing to forecast. It has {shortlist(sample.columns, 12)}." + "".join(f" {line}." for line in written)
         )
     if steps.frequency is None:
         raise Fault(
@@ -49,10 +51,17 @@ def guess_forecast(name: str, sample: Sample, stamps: Stamps, kinds: Kinds) -> G
     say_stamps(guess, stamps, steps)
     say_series(guess, groups, roles, "" if sample.whole else " in what was looked at")
     say_roles(guess, roles, kinds, sample)
+    guess.doubts += written
     say_faults(guess, kept, kinds, roles, steps)
     ahead = 0 if roles.wide else holes_in(steps, kinds.numbers[roles.target], kinds.numbers[roles.target]).ahead
     say_lengths(guess, steps, usual_length(steps, kept.parts) - ahead // groups.count)
     return guess
+
+
+def spoiled(kinds: Kinds, stamps: tuple[str, ...]) -> list[str]:
+    """A line for each column of words that look like numbers."""
+    found = {name: numbers_in(kinds.texts[name]) for name in kinds.words if name not in stamps}
+    return [f"{name!r} looks like numbers with {why}; write them without" for name, why in found.items() if why]
 
 
 def rows_of(kinds: Kinds, good: np.ndarray) -> Kinds:
