@@ -126,7 +126,8 @@ def lessons_of(job: Job, data: Folded) -> dict[str, Lesson]:
 
 def fit_side_by_side(job: Job, count: int) -> None:
     """Have every lesson fitted by so many processes, which leave files."""
-    with TemporaryDirectory(prefix="convcast-") as folder:
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="processes-", dir=job.checkpoints) as folder:  # which goes with them if all are killed
         path = Path(folder, "job.json")
         path.write_text(job.model_copy(update={"processes": count}).model_dump_json(), encoding="utf-8")
         environments = [{"OMP_NUM_THREADS": str(torch.get_num_threads() // count)}] * count

@@ -17,6 +17,7 @@ from models.conformal import (
     rank,
     scores,
     shifted,
+    spread_beyond,
     widths,
 )
 from models.metrics import Sureness
@@ -164,6 +165,21 @@ def test_rolling_offsets_only_know_what_was_known_at_the_origin(spacing):
         again = Rolling(np.zeros((horizon, 3)), LEVELS, spacing, 0.1).offsets_at(unknown)
         assert np.array_equal(whole[: origin + 1], again[: origin + 1])
         assert not np.array_equal(whole[origin + horizon + 1 :], again[origin + horizon + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("alone", "found"),
+    [(8, [-3, -3, 0, 4, 4]), (9, [-3, -3, 0, 4, 4]), (38, [-3, -3, 0, 4, 4]), (39, [-2, -3, 0, 4, 1])],
+)
+def test_levels_further_out_than_scores_can_tell_keep_their_distance_from_the_one_before_them(alone, found):
+    assert spread_beyond([-2, -3, 0, 4, 1], (0.025, 0.1, 0.5, 0.9, 0.975), alone) == found
+
+
+def test_of_few_windows_the_wider_interval_is_still_the_wider_one():
+    levels, quantiles = (0.025, 0.1, 0.5, 0.9, 0.975), np.array([[-2.0, -1.0, 0.0, 1.0, 2.0]])[None]
+    target = np.array([[-4.0], [-1.0], [0.5], [1.0], [5.0]])
+    moved = shifted(quantiles, offsets_of(scores(np.repeat(quantiles, 5, 0), target), levels))
+    assert moved[0, 0].tolist() == [-5, -4, 0.5, 5, 6]
 
 
 def test_told_in_parts_or_at_once_rolling_offsets_are_the_same():
