@@ -408,6 +408,31 @@ def test_numbers_that_can_not_be_read_are_pointed_out_where_another_column_is_fo
 
 
 @pytest.mark.parametrize(
+    ("at", "series", "shown"),
+    [
+        ({}, ["a"], None),
+        ({10: 500.0}, ["a"], "'load' holds a value that lies very far from all others, as 500:"),
+        ({10: 500.0}, ["a", "b"], "'load' holds a value that lies very far"),
+        ({10: -65535.0, 11: 65535.0}, ["a"], None),  # of so few rows two are no exception
+        ({10: np.inf}, ["a"], None),  # said elsewhere
+        ({10: 60.0}, ["a"], None),
+    ],
+)
+def test_a_value_that_is_hardly_real_is_pointed_out(at, series, shown):
+    load = wave()
+    for place, value in at.items():
+        load[place] = value
+    loads = [load, 1e6 * wave()]  # which is far from the other's, and as usual among its own
+    frame = pd.concat(
+        [pd.DataFrame({"when": hours(), "id": name, "load": own}) for name, own in zip(series, loads, strict=False)]
+    )
+    frame.to_csv("data.csv", index=False)
+    doubts = [line for line in initialising(["data.csv"], Path("data.yaml"), force=False).doubts if "very far" in line]
+    assert len(doubts) == (shown is not None)
+    assert all(line.startswith(shown) for line in doubts)
+
+
+@pytest.mark.parametrize(
     "words", [["1a", "2b"], ["s1", "s2"], ["1st", "2nd"], ["north", "1 kW"], ["1,5", "2,5"], ["2024-01-01"], ["12 kW"]]
 )
 def test_words_that_are_no_numbers_are_left_alone(words):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from models.errors import Fault, counted, shortlist
 from models.windows import FoldSpec, WindowSettings, steps_needed
@@ -17,6 +18,7 @@ from tasks.sniffing.steps import Holes, Steps, find_steps, holes_in, usual_lengt
 
 DRAWN = 6  # steps of the longest hole that a line is drawn through; a longer one is hidden from the net
 FEW = 0.01  # share of rows that may be repeated, or lie off the grid, without a person having a look first
+FAR, FEW_FAR = 50, 0.001  # spreads of the middle half, and share of values, of what is hardly real
 SPARSE = 0.3  # share of absent rows above which they are no gaps
 LONGEST_HORIZON = 288
 FEWEST_STEPS = 12
@@ -52,6 +54,8 @@ def guess_forecast(name: str, sample: Sample, stamps: Stamps, kinds: Kinds) -> G
     say_series(guess, groups, roles, "" if sample.whole else " in what was looked at")
     say_roles(guess, roles, kinds, sample)
     guess.doubts += written
+    if not roles.wide:
+        say_far(guess, roles.target, kinds.numbers[roles.target], groups.codes)
     say_faults(guess, kept, kinds, roles, steps)
     ahead = 0 if roles.wide else holes_in(steps, kinds.numbers[roles.target], kinds.numbers[roles.target]).ahead
     say_lengths(guess, steps, usual_length(steps, kept.parts) - ahead // groups.count)
@@ -62,6 +66,19 @@ def spoiled(kinds: Kinds, stamps: tuple[str, ...]) -> list[str]:
     """A line for each column of words that look like numbers."""
     found = {name: numbers_in(kinds.texts[name]) for name in kinds.words if name not in stamps}
     return [f"{name!r} looks like numbers with {why}; write them without" for name, why in found.items() if why]
+
+
+def say_far(guess: Guess, target: str, values: np.ndarray, codes: np.ndarray) -> None:
+    """A doubt where a few values lie so far from all others of their series that they are hardly real."""
+    grouped = pd.Series(np.where(np.isfinite(values), values, np.nan)).groupby(codes)
+    low, middle, high = (grouped.quantile(share).reindex(codes).to_numpy() for share in (0.25, 0.5, 0.75))
+    far = np.flatnonzero((np.abs(values - middle) > FAR * (high - low)) & (high > low) & np.isfinite(values))
+    if 0 < len(far) <= max(1, FEW_FAR * len(values)):
+        few = "a value that lies" if len(far) == 1 else f"{len(far):,} values that lie"
+        guess.doubts.append(
+            f"{target!r} holds {few} very far from all others, as {values[far[0]]:g}: where that is wrong, forecasts that see "
+            "it are spoiled; mend it, or name bounds in source.rules"
+        )
 
 
 def rows_of(kinds: Kinds, good: np.ndarray) -> Kinds:
