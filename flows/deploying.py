@@ -106,7 +106,9 @@ def is_served(client, url: str) -> bool:
     """Whether anybody takes up runs of the pool: convcast's worker here, or another that the server has heard of lately."""
     if worker_runs(url):
         return True
-    others = [one for one in client.read_workers_for_work_pool(POOL) if one.name != WORKER or read_note("worker") is None]
+    known = read_note("worker")
+    was_here = known is not None and known.get("url") == url  # and is gone, which the server learns only after a while
+    others = [one for one in client.read_workers_for_work_pool(POOL) if not (was_here and one.name == WORKER)]
     return any(one.status.value == "ONLINE" for one in others)
 
 

@@ -65,20 +65,22 @@ def test_a_worker_that_asks_another_server_for_runs_makes_room_for_one_that_asks
 
 
 @pytest.mark.parametrize(
-    ("note", "workers", "served"),
+    ("url", "alive", "workers", "served"),
     [
-        ({"url": "http://here/api"}, [], True),
-        ({"url": "http://elsewhere/api"}, [("convcast", "ONLINE")], False),  # ours was killed; the server has not noticed yet
-        ({"url": "http://elsewhere/api"}, [("other", "ONLINE")], True),
-        (None, [("convcast", "ONLINE")], True),  # of another machine
-        (None, [("convcast", "OFFLINE")], False),
+        ("http://here/api", True, [], True),
+        ("http://here/api", False, [("convcast", "ONLINE")], False),  # ours was killed, and the server has not noticed yet
+        ("http://here/api", False, [("other", "ONLINE")], True),
+        ("http://elsewhere/api", True, [("convcast", "ONLINE")], True),  # of another machine
+        ("http://elsewhere/api", True, [("convcast", "OFFLINE")], False),
+        (None, False, [("convcast", "ONLINE")], True),
+        (None, False, [], False),
     ],
 )
-def test_a_run_is_served_by_a_worker_here_or_by_one_that_the_server_has_heard_of(monkeypatch, note, workers, served):
+def test_a_run_is_served_by_a_worker_here_or_by_one_that_the_server_has_heard_of(monkeypatch, url, alive, workers, served):
     found = [Worker(name=name, work_pool_id=uuid.uuid4(), status=status) for name, status in workers]
     client = SimpleNamespace(read_workers_for_work_pool=lambda pool: found)
-    monkeypatch.setattr(deploying, "read_note", lambda role: note)
-    monkeypatch.setattr(deploying, "running", lambda known: True)
+    monkeypatch.setattr(deploying, "read_note", lambda role: {"url": url} if url else None)
+    monkeypatch.setattr(deploying, "running", lambda known: alive)
     assert deploying.is_served(client, "http://here/api") is served
 
 
