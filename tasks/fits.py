@@ -9,6 +9,7 @@ same time, which four fits for two processes, say, would not if each was done in
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -147,12 +148,10 @@ def work(path: Path, given: bytes, tell: Callable[[dict], None]) -> None:
     lessons, folder = lessons_of(job, data), path.parent
     while piece := take(job, lessons, folder):
         name, until = piece
-        try:
+        with suppress(PutBack):  # whoever takes it next goes on from there
             fitted = fit_once(job, data, name, lessons[name], until, is_new=taken(folder / f"{name}.begun"))
             done = Checkpoint(fitted.best_epoch, fitted.weights, fitted.history, fitted.best_epoch)
             save_checkpoint(result_file(job, name), done)
-        except PutBack:
-            pass
         (folder / name).unlink()
 
 

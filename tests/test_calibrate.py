@@ -5,14 +5,17 @@ import pytest
 import torch
 from shards import scaler_of, window_set
 
+import tasks.seeds
 from models.bundle import FORMAT, Bundle, Description, Member, dump_bundle, load_bundle
 from models.errors import Fault
 from models.networks import build_network
 from models.series import Columns, SeriesFacts
-from models.specs import QuantileSpec, ResidualSpec
+from models.specs import FitSpec, QuantileSpec, ResidualSpec
 from models.windows import FoldSpec, WindowSpec
 from tasks.backtest import Backtest
 from tasks.calibrate import forecast_fold, with_quantiles
+from tasks.choose import forecast_validation
+from tasks.seeds import fit_seeds
 from tasks.validate import run_backtests
 from tasks.windows.task import Windows
 
@@ -84,6 +87,16 @@ def test_a_series_that_never_changed_in_training_tells_nothing_of_how_sure_other
     both, one = (with_quantiles(*given, QuantileSpec(levels=LEVELS), FOLDS) for given in ((bundle, cut), (plain, alone)))
     assert both.description.calibration == one.description.calibration
     assert [{cut.series_id for cut in cut.telling(fold).cuts} for fold in ("train", "validation")] == [{"a"}, {"a"}]
+
+
+def test_a_series_that_never_changed_in_training_judges_no_network(tmp_path, monkeypatch):
+    cut, bundle = untrained(made(tmp_path / "both"), rows={"a": waves(), "b": launched()})
+    alone, plain = untrained(made(tmp_path / "alone"))
+    assert np.array_equal(forecast_validation([bundle], cut)[1], forecast_validation([plain], alone)[1])
+    judged = []
+    monkeypatch.setattr(tasks.seeds, "fit", lambda build, training, validation, *_, **__: judged.append(validation))
+    fit_seeds(cut, bundle.description.series, ResidualSpec(channels=4), FitSpec(epochs=1, batch_size=8), tmp_path)
+    assert judged[0].num_windows == alone.fold("validation").num_windows
 
 
 def test_where_no_series_changed_in_training_all_of_them_tell(tmp_path):

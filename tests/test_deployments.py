@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from prefect.client.schemas.objects import Worker
 
 from flows import deploying
+from flows import server as server_
 from flows.deploying import ROOT, deployment_file
 from flows.server import port_before, read_note
 from flows.spec import check_spec, resolved
@@ -87,6 +88,18 @@ def test_a_run_is_served_by_a_worker_here_or_by_one_that_the_server_has_heard_of
 def test_a_server_that_was_killed_is_looked_for_where_it_was():
     assert port_before({"url": "http://127.0.0.1:48873/api"}) == [48873]
     assert port_before(None) == []
+
+
+@pytest.mark.parametrize(("free", "port"), [({48873, 4200}, 48873), ({4200}, 4200), (set(), 5000)])
+def test_a_new_server_takes_the_port_of_the_one_before_it_where_that_is_free(monkeypatch, tmp_path, free, port):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setattr(server_, "read_note", lambda role: {"url": "http://127.0.0.1:48873/api"})
+    monkeypatch.setattr(server_, "running", lambda note: False)
+    monkeypatch.setattr(server_, "port_is_free", lambda one: one in free)
+    monkeypatch.setattr(server_, "free_port", lambda: 5000)
+    monkeypatch.setattr(server_, "start", lambda *_: {"pid": 1})
+    monkeypatch.setattr(server_, "wait_healthy", lambda *_: True)
+    assert server_.local_server(lambda line: None) == f"http://127.0.0.1:{port}/api"
 
 
 @pytest.mark.server

@@ -10,6 +10,7 @@ from test_classification import make_cases, make_spec
 
 import tasks.children
 import tasks.fits
+import tasks.train_classifier
 from flows.training import training
 from models.classification.fit import num_steps
 from models.classification.specs import ResidualClassifierSpec, RocketSpec
@@ -128,6 +129,16 @@ def test_what_there_is_to_warn_of_is_said_of_the_fit_that_it_is_about(source, tm
     data = cases_of(job)
     fit_once(job, data, "part-1", lessons_of(job, data)["part-1"])
     assert said == ["part-1: out of memory"]
+
+
+def test_a_training_says_where_it_has_misgivings_of_its_precision(server, tmp_path, monkeypatch):
+    said, heard = [], []
+    told = lambda precision, device: heard.append((precision, device.type)) or "slow here"  # noqa: E731
+    monkeypatch.setattr(tasks.train_classifier, "misgiving", told)
+    monkeypatch.setattr(tasks.train_classifier, "say", said.append)
+    training(make_spec(tmp_path, make_cases(), fit={"epochs": 1, "precision": "float32", "device": "cpu"}))
+    assert set(heard) == {("float32", "cpu")}
+    assert "slow here" in said
 
 
 def test_a_process_takes_half_of_the_fit_of_which_most_is_left(source, tmp_path):

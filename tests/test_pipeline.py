@@ -16,6 +16,7 @@ from conftest import make_frame
 from deltalake import DeltaTable
 
 import tasks.policy
+import tasks.train
 from flows.explaining import explaining
 from flows.forecasting import forecasting
 from flows.training import training
@@ -98,6 +99,14 @@ def test_a_changed_setting_reruns_exactly_the_steps_it_reaches(server, trained, 
     assert own == set(rerun)
     # The plan can not know that a step that will run returns what it did before.
     assert {name for name in planned if not name.endswith("_live")} >= set(rerun)
+
+
+def test_a_training_says_where_it_has_misgivings_of_its_precision(server, case, monkeypatch):
+    said = []
+    monkeypatch.setattr(tasks.train, "misgiving", lambda precision, device: f"{precision} is slow here")
+    monkeypatch.setattr(tasks.train, "say", said.append)
+    training(case.spec)
+    assert "float32 is slow here" in said
 
 
 def test_without_levels_a_model_has_no_quantiles_and_nothing_is_calibrated(server, case):
