@@ -25,6 +25,7 @@ from safetensors.torch import save as save_tensors
 from models.batches import AT_ONCE, Batch
 from models.conformal import Calibration
 from models.errors import Fault
+from models.floors import floors_by_number, kept
 from models.networks import NetworkSpec, build_network
 from models.scaling import Scaler
 from models.series import SeriesFacts
@@ -104,19 +105,32 @@ class Bundle:
         """The number by which a network with an embedding knows each series; 0 is left for those it never saw."""
         return number_series(self.description.scaler)
 
+    @cached_property
+    def floors(self) -> torch.Tensor:
+        """The scaled floor (S + 1,) of each series by its number."""
+        return floors_by_number(self.description.scaler)
+
+    def floors_of(self, past: torch.Tensor, series: torch.Tensor) -> torch.Tensor:
+        """The scaled floors (B,) that windows (B, L, C) of numbered series keep to."""
+        return kept(self.floors[series], past[:, :, 0])
+
     @torch.no_grad()
-    def forecast(self, past: torch.Tensor, future: torch.Tensor, series: torch.Tensor | None = None) -> np.ndarray:
-        """Forecasts (B, H) in scaled space, the mean over members of the mean over seeds.
+    def forecast(
+        self, past: torch.Tensor, future: torch.Tensor, series: torch.Tensor | None = None, floors: torch.Tensor | None = None
+    ) -> np.ndarray:
+        """Forecasts (B, H) in scaled space, the mean over members of the mean over seeds, none below its floor.
 
         Args:
             past: (B, L, C) scaled.
             future: (B, H, F) scaled.
             series: (B,) int64, the number of each window's series; None where all of them are unknown.
+            floors: (B,) scaled; None: those that the windows of these series keep to.
         """
         series = torch.zeros(len(past), dtype=torch.int64) if series is None else series
+        floors = self.floors_of(past, series) if floors is None else floors
         parts = zip(past.split(AT_ONCE), future.split(AT_ONCE), series.split(AT_ONCE), strict=True)
         means = [mean_of([mean_of([one(*part) for one in seeds]) for seeds in self.networks]) for part in parts]
-        return torch.cat(means).numpy()
+        return torch.maximum(torch.cat(means), floors[:, None]).numpy()
 
     @torch.no_grad()
     def quantiles(self, past: torch.Tensor, future: torch.Tensor, forecast: np.ndarray) -> np.ndarray:

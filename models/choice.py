@@ -7,7 +7,9 @@ import numpy as np
 from models.errors import Fault
 
 
-def best_mean(forecasts: np.ndarray, target: np.ndarray, metric: str, spacing: int = 1) -> tuple[tuple[int, ...], list[float]]:
+def best_mean(
+    forecasts: np.ndarray, target: np.ndarray, metric: str, spacing: int = 1, floors: np.ndarray | float = -np.inf
+) -> tuple[tuple[int, ...], list[float]]:
     """The members whose mean to forecast with, and the error of each member alone.
 
     Of all means that are not clearly worse than the best one, that of the most members is taken, and of those the best:
@@ -19,6 +21,7 @@ def best_mean(forecasts: np.ndarray, target: np.ndarray, metric: str, spacing: i
         target: (N, H), NaN where it does not count; neighbours in time lie next to each other.
         metric: rmse, or anything that grows with the absolute error.
         spacing: steps between the origins of neighbours.
+        floors: below which no mean is taken to lie, one for all or (N, 1).
 
     Raises:
         Fault: no step counts.
@@ -28,13 +31,14 @@ def best_mean(forecasts: np.ndarray, target: np.ndarray, metric: str, spacing: i
         raise Fault("Every step of the validation fold is masked, so there is nothing to choose by. Set other folds.")
     numbers = range(len(forecasts))
     subsets = [subset for size in range(1, len(forecasts) + 1) for subset in combinations(numbers, size)]
-    losses = [losses_of(forecasts[list(subset)].mean(0)[seen], target[seen], metric) for subset in subsets]
+    stopped = (np.maximum(forecasts[list(subset)].mean(0), floors) for subset in subsets)
+    losses = [losses_of(forecast[seen], target[seen], metric) for forecast in stopped]
     means = [float(own.mean()) for own in losses]
     best = losses[int(np.argmin(means))]
     alone = independent(int(seen.sum()), target.shape[1], spacing)
     fair = [at for at, own in enumerate(losses) if (own - best).mean() <= (own - best).std() / np.sqrt(alone)]
     chosen = min(fair, key=lambda at: (-len(subsets[at]), means[at]))
-    return subsets[chosen], [error_of(forecasts[at], target, metric) for at in numbers]
+    return subsets[chosen], [error_of(np.maximum(forecasts[at], floors), target, metric) for at in numbers]
 
 
 def independent(num_windows: int, horizon: int, spacing: int) -> float:

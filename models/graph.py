@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from models.bundle import Bundle, mean_of
 from models.conformal import TINY
 from models.errors import Fault
+from models.floors import kept
 from models.periodic import PeriodicMap, PeriodicNet
 from models.regression import RegressionNet
 
@@ -47,6 +48,7 @@ class WholeModel(nn.Module):
     def __init__(self, bundle: Bundle):
         super().__init__()
         self.members = nn.ModuleList(nn.ModuleList(fixed(one) for one in seeds) for seeds in bundle.networks)
+        self.register_buffer("floors", bundle.floors)
         self.spread = None
         if calibration := bundle.description.calibration:
             self.spread = bundle.spread
@@ -54,12 +56,14 @@ class WholeModel(nn.Module):
 
     def forward(self, past: Tensor, future: Tensor, series: Tensor) -> tuple[Tensor, ...]:
         """Forecasts (B, H), and quantiles (B, H, Q), from past (B, L, C), future (B, H, F) and numbers of series (B,)."""
+        floors = kept(self.floors[series], past[:, :, 0])[:, None]
         forecast = mean_of([mean_of([one(past, future, series) for one in seeds]) for seeds in self.members])
+        forecast = torch.maximum(forecast, floors)
         if self.spread is None:
             return (forecast,)
         around = self.spread(past[:, :, 0], future, forecast)
         width = (around[:, :, -1:] - around[:, :, :1]).clamp(min=TINY)
-        return forecast, (around + self.offsets * width).sort(-1).values
+        return forecast, torch.maximum((around + self.offsets * width).sort(-1).values, floors[:, :, None])
 
 
 def fixed(network: nn.Module) -> nn.Module:

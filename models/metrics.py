@@ -145,8 +145,14 @@ class Sureness:
         self.errors = QuantileErrors(calibration.levels, horizon) if calibration else None
         self.rolled: dict[int, Rolling] = {}  # by series
 
-    def add(self, series: np.ndarray, quantiles: np.ndarray | None, truth: np.ndarray, seen: np.ndarray) -> None:
-        """Add the quantiles (B, H, Q) of windows of the series (B,), one series after the other, oldest first."""
+    def add(
+        self, series: np.ndarray, quantiles: np.ndarray | None, truth: np.ndarray, seen: np.ndarray,
+        floors: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """Add the quantiles (B, H, Q) of windows of the series (B,), one series after the other, oldest first.
+
+        `floors` (B,) are below which they are not said to lie; None: there are none.
+        """
         if quantiles is None:
             return
         known, moved = np.where(seen, truth, np.nan), np.empty(quantiles.shape)
@@ -156,7 +162,7 @@ class Sureness:
             own = series == one
             moved[own] = self.followed(self.rolled[one], one, quantiles[own], known[own])
         self.settle(but=int(series[-1]))  # the only one that may go on in the next windows
-        self.errors.add(moved, truth, seen)
+        self.errors.add(moved if floors is None else np.maximum(moved, floors[:, None, None]), truth, seen)
 
     def followed(self, rolling: Rolling, series: int, quantiles: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Quantiles (N, H, Q) of a series, moved, in the unit that they came in."""
@@ -178,11 +184,11 @@ class Sureness:
         return self.errors.intervals() if self.errors else {}
 
     def bands(
-        self, series: int, quantiles: np.ndarray | None, truth: np.ndarray, seen: np.ndarray
+        self, series: int, quantiles: np.ndarray | None, truth: np.ndarray, seen: np.ndarray, floor: float = -np.inf
     ) -> dict[str, list[list[float]]]:
         """The lower and upper bound of each central interval of one window, the last of these (N, H, Q) of a series."""
         if quantiles is None:
             return {}
         rolling = self.calibration.rolled(self.spacing, self.before.get(series))
-        own = self.followed(rolling, series, quantiles, np.where(seen, truth, np.nan))[-1]
+        own = np.maximum(self.followed(rolling, series, quantiles, np.where(seen, truth, np.nan))[-1], floor)
         return {name: [own[:, low].tolist(), own[:, high].tolist()] for name, (low, high) in self.errors.pairs.items()}

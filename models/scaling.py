@@ -10,6 +10,7 @@ from models.errors import Fault, shortlist
 from models.series import DATE, Columns, clock_channels
 
 HALF_ROOT = 0.5**0.5  # the standard deviation of a sine over whole turns
+OFTEN = 0.01  # share of the training steps that a target has to be 0 at, and never lower, for 0 to be its floor
 
 
 class ScalingSpec(BaseModel):
@@ -31,6 +32,7 @@ class SeriesScale(BaseModel):
     steps: int  # up to the last target
     constant: bool = False  # the target never changes over the training steps
     first: int | None = None  # its first stamp, microseconds UTC; None in bundles that do not say
+    floor: float | None = None  # the target is often there and never below it, and is not forecast below it; 0 or none
 
 
 class Scaler(BaseModel):
@@ -88,6 +90,7 @@ class Moments:
         self.squares = np.zeros(num_channels)
         self.low = np.full(num_channels, np.inf)
         self.high = np.full(num_channels, -np.inf)
+        self.zeros = np.zeros(num_channels)
 
     def add(self, rows: np.ndarray, counted: np.ndarray | None = None) -> None:
         """Take in rows (R, C); of the first channel only those that are `counted` (R,).
@@ -105,11 +108,18 @@ class Moments:
             self.count[channel] = total
             self.low[channel] = min(self.low[channel], values.min())
             self.high[channel] = max(self.high[channel], values.max())
+            self.zeros[channel] += np.count_nonzero(values == 0)
 
     @property
     def changes(self) -> np.ndarray:
         """Which channels are not the same in every row."""
         return self.high > self.low
+
+    @property
+    def floors(self) -> list[float | None]:
+        """0 of the channels that are often 0 and never less."""
+        stop = (self.low == 0) & (self.zeros >= OFTEN * self.count)
+        return [0.0 if stops else None for stops in stop]
 
     @property
     def std(self) -> np.ndarray:
@@ -172,7 +182,9 @@ def fit_scale(
         *std[first_static:].tolist(),
     ]
     constant = not moments.changes[0]
-    return SeriesScale(mean=tuple(mean), std=tuple(std), naive_mae=naive.mae, steps=steps, constant=constant)
+    return SeriesScale(
+        mean=tuple(mean), std=tuple(std), naive_mae=naive.mae, steps=steps, constant=constant, floor=moments.floors[0]
+    )
 
 
 def merge_scales(parts: list[dict[str, SeriesScale]], columns: Columns, season: int, scaling: ScalingSpec) -> Scaler:

@@ -12,6 +12,7 @@ from models.batches import Batch, gather
 from models.bundle import Bundle
 from models.conformal import FOLLOWED, Calibration, Settled
 from models.errors import Fault
+from models.floors import in_units, raw_floors, raw_kept, scaled_floors
 from models.metrics import StepErrors, Sureness, means, score, score_steps
 from models.naive import from_a_season_ago, seasonal_naive
 from tasks.ingest.clock import Clock
@@ -48,6 +49,7 @@ class Forecaster:
         scaler, num_static = bundle.description.scaler, len(cut.columns.static)
         scales = [own.get(name) or scaler.adopted(cut.scaler.of(name), num_static) for name in names]
         self.mean, self.std = (np.array([getattr(scale, part) for scale in scales]) for part in ("mean", "std"))
+        self.floors = raw_floors(scales)
         self.numbers = np.array([bundle.numbers.get(name, 0) for name in names])
 
     @property
@@ -57,7 +59,7 @@ class Forecaster:
     def forecast(self, asked: Asked) -> tuple[np.ndarray, np.ndarray | None]:
         """Forecasts (B, H) of windows, whose targets after the origin are not looked at.
 
-        And the quantiles (B, H, Q) around them, before any offsets; None from a model that has none.
+        And the quantiles (B, H, Q) around them, before any offsets and down to no floor; None from a model that has none.
         """
         rows, series = asked.rows, asked.series
         if self.bundle is None:
@@ -65,15 +67,20 @@ class Forecaster:
             if asked.ago.shape[1]:
                 return from_a_season_ago(asked.ago, past[:, -1], self.windows.horizon), None
             return seasonal_naive(past, self.windows.horizon, self.season), None
-        mean, std = self.mean[series], self.std[series]
-        scaled = torch.from_numpy(((rows - mean[:, None]) / std[:, None]).astype(np.float32))
-        batch = Batch.split(scaled, self.windows.lookback, self.bundle.description.series.columns)
-        forecast = self.bundle.forecast(batch.past, batch.future, torch.from_numpy(self.numbers[series]))
+        mean, std, floors = self.mean[series], self.std[series], self.floors_of(asked)
+        rows = torch.from_numpy(((rows - mean[:, None]) / std[:, None]).astype(np.float32))
+        batch = Batch.split(rows, self.windows.lookback, self.bundle.description.series.columns)
+        lowest = torch.from_numpy(scaled_floors(floors, mean[:, 0], std[:, 0]))
+        forecast = self.bundle.forecast(batch.past, batch.future, torch.from_numpy(self.numbers[series]), lowest)
         mean, std = mean[:, :1], std[:, :1]
         quantiles = None
         if self.calibration:
             quantiles = self.bundle.quantiles(batch.past, batch.future, forecast) * std[:, :, None] + mean[:, :, None]
-        return forecast * std + mean, quantiles
+        return in_units(forecast, mean, std, floors), quantiles
+
+    def floors_of(self, asked: Asked) -> np.ndarray | None:
+        """The floors (B,) that windows keep to, in the user's units; None of seasonal naive."""
+        return raw_kept(self.floors[asked.series], asked.rows[:, : self.windows.lookback, 0]) if self.bundle else None
 
 
 class Backtest:
@@ -109,7 +116,7 @@ class Backtest:
             forecast, quantiles = self.model.forecast(part)
             error = np.where(seen, forecast - truth, 0.0)
             errors.add(part.series, error, seen)
-            self.sureness.add(part.series, quantiles, truth, seen)
+            self.sureness.add(part.series, quantiles, truth, seen, self.model.floors_of(part))
             self.add_by_clock(by_clock, unit, part.stamps[seen], error[seen])
             steps = seen.sum(1)
             origin_mae[part.origin] = np.abs(error).sum(1) / np.maximum(steps, 1)
@@ -205,6 +212,7 @@ class Backtest:
         newest = self.windows_of(block, numbers[-1:], np.array([origin]), for_naive=True)
         truth, seen = self.truth(asked.rows)
         forecast, quantiles = self.model.forecast(asked)
+        floor = self.model.floors_of(asked)[-1] if self.model.bundle else -np.inf
         before = asked.rows[-1, max(0, lookback - recent) : lookback]
         start = number * self.blocks.stride
         earlier = self.loaded(block)[1][start + max(0, lookback - recent) : start + lookback]
@@ -219,7 +227,7 @@ class Backtest:
             "truth": nullable(np.where(seen[-1], truth[-1], np.nan)),
             "forecast": forecast[-1].tolist(),
             "naive": self.naive.forecast(newest)[0][0].tolist(),
-            "intervals": self.sureness.bands(asked.series[-1], quantiles, truth, seen),
+            "intervals": self.sureness.bands(asked.series[-1], quantiles, truth, seen, floor),
         }
 
     def local(self, stamps: np.ndarray) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from models.batches import Batch, in_order, thinning
 from models.bundle import Bundle, dump_bundle
 from models.choice import best_mean
+from models.floors import NONE
 from models.networks import form_name
 from models.windows import FoldSpec
 from tasks.normalise import Normalised, read_scaler
@@ -28,8 +29,8 @@ def choose(
     """Store the bundle of the networks whose mean forecast has the lowest error on validation."""
     scaler, _ = read_scaler(normalised, windows[0].columns, store)
     bundles = [read_bundle(store, model) for model in tried]
-    forecasts, target, spacing = forecast_validation(bundles, open_windows(windows, scaler, folds, store))
-    chosen, errors = best_mean(forecasts, target, metric, spacing)
+    forecasts, target, floors, spacing = forecast_validation(bundles, open_windows(windows, scaler, folds, store))
+    chosen, errors = best_mean(forecasts, target, metric, spacing, floors)
     names = [form_name(bundle.description.members[0].network) for bundle in bundles]
     say("chosen on validation: " + " and ".join(names[at] for at in chosen))
     bundle = merged([bundles[at] for at in chosen])
@@ -58,20 +59,23 @@ def merged(bundles: list[Bundle]) -> Bundle:
     )
 
 
-def forecast_validation(bundles: list[Bundle], cut: WindowSet) -> tuple[np.ndarray, np.ndarray, int]:
-    """Forecasts (M, N, H) of each bundle and targets (N, H), NaN where not observed, of the validation windows, scaled.
+def forecast_validation(bundles: list[Bundle], cut: WindowSet) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Forecasts (M, N, H) of each bundle, down to no floor, and targets (N, H), NaN where not observed, all scaled.
 
-    And the steps between their origins.
+    They are of the validation windows. And the floors (N, 1) that these keep to, and the steps between their origins.
     """
     numbers = bundles[0].numbers
     blocks, lookback, limit = cut.telling("validation", numbers), cut.windows.lookback, max(1, STEPS // cut.windows.horizon)
     forecasts: list[list[np.ndarray]] = [[] for _ in bundles]
-    targets = []
+    targets, floors = [], []
     for windows in in_order(blocks, cut.windows.span, 1024, limit):
         batch = Batch.split(windows, lookback, cut.columns)
+        floors.append(bundles[0].floors_of(batch.past, batch.series))
+        nowhere = torch.full_like(floors[-1], NONE)
         for own, bundle in zip(forecasts, bundles, strict=True):
-            own.append(bundle.forecast(batch.past, batch.future, batch.series))
+            own.append(bundle.forecast(batch.past, batch.future, batch.series, nowhere))
         seen = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
         targets.append(seen.numpy())
     spacing = blocks.stride * thinning(blocks, limit)
-    return np.stack([np.concatenate(own) for own in forecasts]), np.concatenate(targets), spacing
+    each = np.stack([np.concatenate(own) for own in forecasts])
+    return each, np.concatenate(targets), torch.cat(floors).numpy()[:, None], spacing

@@ -27,7 +27,8 @@ def judge(
     """Forecast the validation fold with a model, and with the one that a search started from."""
     scaler, _ = read_scaler(normalised, windows[0].columns, store)
     bundles = [read_bundle(store, one) for one in (model, start)]
-    (own, others), target, spacing = forecast_validation(bundles, open_windows(windows, scaler, folds, store))
+    each, target, floors, spacing = forecast_validation(bundles, open_windows(windows, scaler, folds, store))
+    own, others = np.maximum(each, floors)
     error, apart = error_of(own, target, metric), standard_errors(own, others, target, metric, spacing)
     with store.draft(this_call()) as draft:
         return draft.commit(Judged, error=error, standard_errors=apart)

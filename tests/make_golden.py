@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 if __name__ == "__main__":
@@ -48,6 +49,7 @@ KINDS: dict[str, tuple[tuple[NetworkSpec, ...], Columns, int, bool]] = {
     "linear-quantiles": ((LinearSpec(),), Columns(), 1, True),
     "blend-quantiles": ((EMBEDDING, PERIODIC, LinearSpec()), KNOWN, 4, True),
     "dates-quantiles": ((SMALL, PERIODIC, PYRAMID, REGRESSION, REFERENCE), DATED, 4, True),
+    "floor-quantiles": ((PERIODIC, LinearSpec()), KNOWN, 4, True),
 }
 
 
@@ -55,7 +57,8 @@ def small_bundle(kind: str) -> Bundle:
     """A bundle of this kind, two seeds a network, with weights that say something."""
     networks, columns, season, sure = KINDS[kind]
     ones = (1.0,) * columns.num_channels
-    scales = {name: SeriesScale(mean=ones, std=ones, naive_mae=0.5, steps=50) for name in ("a", "b")}
+    floor = 0.0 if kind == "floor-quantiles" else None
+    scales = {name: SeriesScale(mean=ones, std=ones, naive_mae=0.5, steps=50, floor=floor) for name in ("a", "b")}
     offsets = ((-0.1, 0.0, 0.2), (-0.2, 0.9, 0.1), (0.0, 0.1, 0.3))  # some make neighbours change places
     calibration = Calibration(levels=LEVELS, offsets=offsets, rolling=True, num_windows=40, held_out=20)
     about = Description(
@@ -77,22 +80,26 @@ def stirred(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 def told(bundle: Bundle, windows: list, series: list[int]) -> dict[str, list]:
     """What a bundle says of windows (B, L+H, C) of series with these numbers; targets of the horizon are not looked at."""
     about = bundle.description
-    batch = Batch.split(torch.tensor(windows), about.windows.lookback, about.series.columns)
-    forecast = bundle.forecast(batch.past, batch.future, torch.tensor(series))
+    batch, numbers = Batch.split(torch.tensor(windows), about.windows.lookback, about.series.columns), torch.tensor(series)
+    forecast = bundle.forecast(batch.past, batch.future, numbers)
     if not about.calibration:
         return {"forecast": forecast.tolist()}
-    around = bundle.quantiles(batch.past, batch.future, forecast)
-    return {"forecast": forecast.tolist(), "quantiles": shifted(around, about.calibration.rolled(1).offsets).tolist()}
+    around = shifted(bundle.quantiles(batch.past, batch.future, forecast), about.calibration.rolled(1).offsets)
+    floors = bundle.floors_of(batch.past, numbers).numpy()
+    return {"forecast": forecast.tolist(), "quantiles": np.maximum(around, floors[:, None, None]).tolist()}
 
 
-def small_windows(columns: Columns) -> list:
+def small_windows(kind: str) -> list:
     torch.manual_seed(1)
-    return (torch.randn(3, WINDOWS.span, columns.num_channels) * 1000).round().div(1000).tolist()
+    windows = (torch.randn(3, WINDOWS.span, KINDS[kind][1].num_channels) * 1000).round().div(1000)
+    if kind == "floor-quantiles":
+        windows[2, :, 0] = windows[2, :, 0].clamp(min=0) - 1  # where its targets are 0 or more
+    return windows.tolist()
 
 
 def make_golden(kind: str, folder: Path) -> None:
     bundle, series = small_bundle(kind), [0, 1, 2]
-    windows = small_windows(bundle.description.series.columns)
+    windows = small_windows(kind)
     folder.mkdir(parents=True)
     for name, content in dump_bundle(bundle).items():
         (folder / name).write_bytes(content)

@@ -124,6 +124,22 @@ def test_a_series_that_was_not_there_in_training_is_scaled_by_its_own_history_an
     assert frame.loc[frame["new_series"], "forecast"].to_numpy() == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize("held_out", [0, 26])
+def test_series_that_are_often_0_and_never_less_are_not_forecast_below_it(tmp_path, monkeypatch, held_out):
+    monkeypatch.setattr(tasks.forecast.outlook, "FEWEST", 1)
+    rng = np.random.default_rng(2)
+    rows = {name: np.maximum(rng.normal(0, 3, (40, 1)), 0) for name in ("a", "lower", "new")}
+    known = {name: own for name, own in rows.items() if name != "new"}
+    bundle = calibrated(bundle_of(Columns(), known), held_out)
+    rows["lower"][-3] = -0.001
+    assert [one.floor for one in bundle.description.scaler.series.values()] == [0, 0]
+    frame, _ = forecast(tmp_path, bundle, rows)
+    lowest = frame.groupby("series_id")[["forecast", "q10", "q50", "q90"]].min().min(axis=1)
+    assert lowest["a"] == lowest["new"] == 0
+    assert lowest["lower"] < -0.1
+    assert (frame.loc[frame["series_id"] != "lower", ["forecast", "q10"]] == 0).any().all()
+
+
 @pytest.mark.parametrize("sure", [False, True])
 def test_nothing_after_the_origin_is_seen(tmp_path, monkeypatch, sure):
     monkeypatch.setattr(tasks.forecast.outlook, "FEWEST", 1)

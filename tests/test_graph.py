@@ -28,6 +28,7 @@ def test_a_graph_forecasts_what_its_bundle_does_for_any_number_of_windows(kind):
     assert [one.name for one in session.get_inputs()] == ["past", "future", "series"]
     for size in (1, 2, 7, 300):
         windows = torch.randn(size, WINDOWS.span, columns.num_channels, generator=torch.Generator().manual_seed(size))
+        windows[::2, :, 0] = windows[::2, :, 0].clamp(min=0) - 1  # which keep to a floor of 0, where there is one
         series = torch.arange(size) % 3
         fed = {
             "past": windows[:, : WINDOWS.lookback].numpy(),

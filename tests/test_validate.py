@@ -182,7 +182,7 @@ def test_a_live_model_forecasts_on_its_own_scale_and_new_series_on_theirs(tmp_pa
     seen = []
     forecaster = Forecaster(live, cut, ["a", "b"])
 
-    def double(past, future, series):
+    def double(past, future, series, floors):
         seen.append((past[:, :, 0].tolist(), series.tolist()))
         return 2 * past[:, 1:, 0].repeat(1, 2).numpy()
 

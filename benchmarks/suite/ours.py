@@ -5,14 +5,16 @@ Axes in names: S series, N origins, H horizon, R rows, C channels.
 
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 
 from models.batches import Batch, TensorBlocks, gather, in_order
+from models.bundle import mean_of
 from models.choice import best_mean
 from models.fit import fit
+from models.floors import kept, raw_floors, scaled_floors
 from models.networks import FORMS, FitSettings, build_network, form_name, is_worth_trying, recipe
 from models.scaling import Scaler, ScalingSpec, fit_scale
 from models.series import DATE, Columns, without_part
@@ -64,9 +66,9 @@ def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
         network = build()
         network.load_state_dict(fitted.weights)
         networks.append(network.eval())
-    forecasts, target = scaled.forecast_validation(networks, validation, windows)
-    chosen, _ = best_mean(forecasts, target, "mae", panel.stride)
-    forecast = np.mean([scaled.forecast(networks[at], windows) for at in chosen], 0)
+    forecasts, target, floors = scaled.forecast_validation(networks, validation, windows)
+    chosen, _ = best_mean(forecasts, target, "mae", panel.stride, floors)
+    forecast = scaled.forecast([networks[at] for at in chosen], windows)
     return forecast, time.perf_counter() - began, " + ".join(form_name(forms[at]) for at in chosen)
 
 
@@ -126,29 +128,38 @@ class Scaled:
     @torch.no_grad()
     def forecast_validation(
         self, networks: list[torch.nn.Module], blocks: Numbered, windows: WindowSpec
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Forecasts (M, B, H) of each network and targets (B, H), NaN where not observed, of validation windows, scaled."""
-        forecasts, targets = [], []
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Forecasts (M, B, H) of each network, targets (B, H), NaN where not observed, and floors (B, 1), all scaled."""
+        forecasts, targets, floors = [], [], []
         for cut in in_order(blocks, windows.span, 256):
             batch = Batch.split(cut, windows.lookback, self.columns)
             forecasts.append(np.stack([network(batch.past, batch.future, batch.series).numpy() for network in networks]))
             seen = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
             targets.append(seen.numpy())
-        return np.concatenate(forecasts, 1), np.concatenate(targets)
+            floors.append(kept(self.floors[batch.series - 1], batch.past[:, :, 0]).numpy())
+        return np.concatenate(forecasts, 1), np.concatenate(targets), np.concatenate(floors)[:, None]
 
     @torch.no_grad()
-    def forecast(self, network: torch.nn.Module, windows: WindowSpec) -> np.ndarray:
-        """Forecasts (S, N, H) of the test fold, in the target's unit."""
+    def forecast(self, networks: list[torch.nn.Module], windows: WindowSpec) -> np.ndarray:
+        """The mean forecasts (S, N, H) of the test fold, in the target's unit."""
         forecasts = []
         for number, (name, one) in enumerate(self.panel.series.items(), 1):
             starts = torch.from_numpy(self.panel.origins(one, "test") - windows.lookback)
-            scaled = [self.batch(network, self.rows[name], number, part, windows) for part in starts.split(256)]
-            forecasts.append(self.scaler.undo_target(name, torch.cat(scaled).numpy()))
+            found = [self.batch(networks, self.rows[name], number, part, windows) for part in starts.split(256)]
+            forecasts.append(self.scaler.undo_target(name, torch.cat(found).numpy()))
         return np.stack(forecasts)
 
     def batch(
-        self, network: torch.nn.Module, rows: torch.Tensor, number: int, starts: torch.Tensor, windows: WindowSpec
+        self, networks: list[torch.nn.Module], rows: torch.Tensor, number: int, starts: torch.Tensor, windows: WindowSpec
     ) -> torch.Tensor:
         cut = gather(rows, starts, windows.span)
-        series = torch.full((len(cut),), number)
-        return network(cut[:, : windows.lookback], cut[:, windows.lookback :, self.columns.first_known :], series)
+        past, series = cut[:, : windows.lookback], torch.full((len(cut),), number)
+        mean = mean_of([network(past, cut[:, windows.lookback :, self.columns.first_known :], series) for network in networks])
+        return torch.maximum(mean, kept(self.floors[series - 1], past[:, :, 0])[:, None])
+
+    @cached_property
+    def floors(self) -> torch.Tensor:
+        """The scaled floors (S,) of the series, in their order."""
+        scales = self.scaler.series.values()
+        mean, std = (np.array([getattr(one, part)[0] for one in scales]) for part in ("mean", "std"))
+        return torch.from_numpy(scaled_floors(raw_floors(scales), mean, std))

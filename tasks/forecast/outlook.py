@@ -11,6 +11,7 @@ from models.batches import Batch, gather
 from models.bundle import Bundle
 from models.conformal import FOLLOWED, shifted
 from models.errors import Fault, counted, shortlist
+from models.floors import in_units, raw_floors, raw_kept, scaled_floors
 from models.scaling import SeriesScale, fit_scale
 from tasks.ingest.calendar import Calendar
 from tasks.ingest.canonical import read_tails
@@ -200,13 +201,16 @@ class Outlook:
         past, future = self.inputs(views, ahead)
         mean, std = (np.array([getattr(one.scale, part) for one in views])[:, None] for part in ("mean", "std"))
         first, horizon = self.columns.first_known, self.about.windows.horizon
+        floors = raw_kept(raw_floors(one.scale for one in views), past[:, :, 0])
         past = torch.from_numpy(((past - mean) / std).astype(np.float32))
         future = torch.from_numpy(((future - mean[:, :, first:]) / std[:, :, first:]).astype(np.float32))
         numbers = torch.tensor([self.bundle.numbers.get(one.series_id, 0) for one in views])
-        scaled = self.bundle.forecast(past, future, numbers)
+        mean, std = mean[:, :, 0], std[:, :, 0]
+        forecast = self.bundle.forecast(past, future, numbers, torch.from_numpy(scaled_floors(floors, mean[:, 0], std[:, 0])))
         quantiles = {}
         if calibration := self.about.calibration:
-            sure = self.quantiles(views, past, future, scaled) * std[:, :, :1] + mean[:, :, :1]
+            sure = self.quantiles(views, past, future, forecast) * std[:, :, None] + mean[:, :, None]
+            sure = np.maximum(sure, floors[:, None, None])
             quantiles = {quantile_name(level): sure[:, :, at].reshape(-1) for at, level in enumerate(calibration.levels)}
         return pd.DataFrame(
             {
@@ -214,7 +218,7 @@ class Outlook:
                 "origin": to_utc(np.repeat([one.origin for one in views], horizon)),
                 "step": np.tile(np.arange(1, horizon + 1), len(views)),
                 "timestamp": to_utc(ahead.reshape(-1)),
-                "forecast": (scaled * std[:, :, 0] + mean[:, :, 0]).reshape(-1),
+                "forecast": in_units(forecast, mean, std, floors).reshape(-1),
                 **quantiles,
                 "new_series": np.repeat([one.is_new for one in views], horizon),
                 "truth": np.concatenate([one.truth for one in views]),
