@@ -4,6 +4,7 @@ import click
 
 from flows.console import is_classifier, print_facts
 from models.errors import counted, shortlist
+from models.floors import stopping
 
 
 def print_model(shown) -> None:
@@ -13,10 +14,11 @@ def print_model(shown) -> None:
         return
     facts, windows = shown.facts, shown.windows
     season = f"season of {facts.season} steps" if facts.season > 1 else "no season"
+    stops = f"; {stopping(shown.num_floored, shown.num_series)}" if shown.num_floored else ""
     click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, bundle format {shown.format}")
     print_facts(
         {
-            "forecasts": f"{facts.target}, {counted(windows.horizon, 'steps')} ahead, a step every {facts.frequency}",
+            "forecasts": f"{facts.target}, {counted(windows.horizon, 'steps')} ahead, a step every {facts.frequency}{stops}",
             "sees": f"{counted(windows.lookback, 'steps')} up to the origin, {season}, clock {facts.timezone}",
             "known ahead": ", ".join(facts.columns.known) or "nothing",
             "past only": ", ".join(facts.columns.past_only) or "nothing",

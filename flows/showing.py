@@ -39,6 +39,7 @@ class Shown(BaseModel):
     facts: SeriesFacts
     windows: WindowSpec
     num_series: int
+    num_floored: int  # of these, how many are not forecast below 0
     members: tuple[Part, ...]
     trained_on: str  # digest of the windows
     versions: dict[str, str]
@@ -85,7 +86,8 @@ def showing(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Show
     return Shown(
         digest=model.digest, live=live is not None and live.model.digest == model.digest, format=about.format,
         facts=about.series, windows=about.windows, num_series=len(about.scaler.series), members=members,
-        trained_on=about.trained_on, versions=about.versions, folder=str(store.folder(model.step, model.key)),
+        num_floored=about.scaler.num_floored, trained_on=about.trained_on, versions=about.versions,
+        folder=str(store.folder(model.step, model.key)),
     )  # fmt: skip
 
 

@@ -14,6 +14,11 @@ from models.scaling import Scaler, SeriesScale
 NONE = float(np.finfo(np.float32).min)  # lies below every forecast; a graph has no infinity to compare with
 
 
+def stopping(num_floored: int, num_series: int) -> str:
+    """Of how many series forecasts stop at 0, in words."""
+    return "never below 0" if num_floored == num_series else f"{num_floored:,} of {num_series:,} series never below 0"
+
+
 def raw_floors(scales: Iterable[SeriesScale]) -> np.ndarray:
     """The floors (S,) of series in the target's unit, -inf of those that have none."""
     return np.array([-np.inf if one.floor is None else one.floor for one in scales])

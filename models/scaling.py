@@ -68,6 +68,11 @@ class Scaler(BaseModel):
         scale = self.of(series_id)
         return np.asarray(values, np.float64) * scale.std[0] + scale.mean[0]
 
+    @property
+    def num_floored(self) -> int:
+        """Of how many series forecasts stop at 0."""
+        return sum(one.floor is not None for one in self.series.values())
+
     def only(self, names: Iterable[str]) -> "Scaler":
         """This scaler with the scales of some series."""
         return self.model_copy(update={"series": {name: self.series[name] for name in names}})

@@ -44,7 +44,7 @@ def choose(
             draft.write_bytes(name, content)
         curves = [curve for history in histories for curve in history["curves"]]
         draft.write_json("history.json", {"curves": curves, "too_short": histories[0]["too_short"]})
-        facts = tried[0].model_dump(include={"windows", "facts", "num_windows", "num_series", "too_short"})
+        facts = tried[0].model_dump(include={"windows", "facts", "num_windows", "num_series", "num_floored", "too_short"})
         return draft.commit(Model, num_parameters=num_parameters(bundle), forms=forms, **facts)
 
 

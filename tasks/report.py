@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import shortlist
+from models.floors import stopping
 from models.specs import GateSpec
 from models.windows import num_apart
 from tasks.backtest import clock_unit
@@ -132,6 +133,7 @@ def page_facts(subject, model, new, rivals, gate) -> dict:
         "windows": model.windows,
         "num_windows": model.num_windows,
         "num_series": model.num_series,
+        "stops": stopping(model.num_floored, model.num_series) if model.num_floored else None,
         "parameters": model.num_parameters,
         "rows": score_rows({"new model": new, **rivals}),
         "intervals": dict(sorted(new.intervals["test"].items(), key=lambda pair: -float(pair[0]))),

@@ -51,6 +51,7 @@ class Model(Receipt):
     facts: SeriesFacts
     num_windows: dict[str, int]  # by fold
     num_series: int
+    num_floored: int = 0  # of these, how many are not forecast below 0
     too_short: int  # series set aside for having too few steps; history.json names them
 
 
@@ -90,6 +91,7 @@ def train(
         model = draft.commit(
             Model, num_parameters=num_parameters(bundle), forms=(), windows=cut.windows, facts=facts,
             num_windows={fold: cut.count(fold) for fold in FOLDS}, num_series=len(cut.rows), too_short=len(short),
+            num_floored=cut.scaler.num_floored,
         )  # fmt: skip
     forget(checkpoints)
     return model

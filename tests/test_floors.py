@@ -1,15 +1,21 @@
 """Where forecasts stop, and where they do not."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
+from conftest import make_frame
+from deltalake import DeltaTable
 from make_golden import small_bundle
 
 from models.choice import best_mean
 from models.conformal import Calibration
-from models.floors import NONE, floors_by_number, in_units, kept, raw_floors, raw_kept, scaled_floors
+from models.floors import NONE, floors_by_number, in_units, kept, raw_floors, raw_kept, scaled_floors, stopping
 from models.metrics import Sureness
 from models.scaling import Scaler, ScalingSpec, SeriesScale, fit_scale
 from models.series import Columns
@@ -17,6 +23,11 @@ from models.series import Columns
 
 def scale(floor, mean=2.0, std=4.0):
     return SeriesScale(mean=(mean,), std=(std,), naive_mae=1.0, steps=9, floor=floor)
+
+
+def test_of_how_many_series_forecasts_stop_is_said_in_words():
+    assert stopping(3, 3) == "never below 0"
+    assert stopping(1, 1200) == "1 of 1,200 series never below 0"
 
 
 @pytest.mark.parametrize(
@@ -96,3 +107,33 @@ def test_quantiles_are_scored_and_shown_as_they_stop():
     assert wide["coverage"] == narrow["coverage"] == 0.5
     (band,) = stopped.bands(0, quantiles, truth, seen, 0.0).values()
     assert band == [[0], [4]]
+
+
+def test_calls_at_night_are_forecast_backtested_reported_and_shown_as_0(server, case):
+    from flows.cli import commands
+    from flows.forecasting import forecasting
+    from flows.training import training
+
+    calls, gains = make_frame(seed=1), make_frame(seed=2)
+    calls["load"] = (calls["load"] - 13).clip(lower=0)  # most hours of the day
+    gains["load"] -= 13  # the same, but it goes below 0
+    case.write_frame(pd.concat([calls.assign(of="calls"), gains.assign(of="gains")]))
+    case.write_spec(source__series_id="of", source__future_covariates=[], network={"kind": "linear"}, fit__max_steps=300)
+    outcome = training(case.spec)
+    forecasting(case.spec)
+    table = DeltaTable(str(case.folder / "store" / "forecasts")).to_pandas()
+    shown = table.set_index("series_id").filter(regex="^(forecast|q)")
+    assert (shown.loc["calls"] >= 0).all().all()
+    assert (shown.loc["calls"] == 0).any().sum() > 3
+    assert (shown.loc["gains"] < -1).any().all()
+    (scored,) = [one["receipt"] for one in case.store.manifests("validate") if one["receipt"]["model"]]
+    detail = json.loads((case.store.folder("validate", scored["key"]) / "backtest.json").read_text())
+    lowest = {"calls": [], "gains": []}
+    for one in (*detail["validation"]["examples"], *detail["test"]["examples"]):
+        lowest[one["series_id"]] += [min(one["forecast"]), *(min(low) for low, _ in one["intervals"].values())]
+    assert min(lowest["calls"]) == 0
+    assert min(lowest["gains"]) < 0
+    page = Path(outcome.report).read_text()
+    assert "1 of 2 series never below 0, where the steps to train on are often 0 and never less" in page
+    said = CliRunner().invoke(commands, ["model", "show", str(case.yaml)])
+    assert "a step every h; 1 of 2 series never below 0" in said.output

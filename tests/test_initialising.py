@@ -253,6 +253,32 @@ def test_parquet_is_told_by_its_types():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("zone", "frequency"), [("Europe/Paris", "h"), ("America/New_York", "D"), ("Asia/Kathmandu", "MS"), ("+05:30", "h")]
+)
+def test_the_zone_that_parquet_names_is_the_clock(server, zone, frequency):
+    from flows.checking import checking
+
+    stamps = pd.date_range("2003-01-01", periods=ROWS, freq=frequency, tz=zone)  # over many switches of the clock
+    pq.write_table(
+        pa.table({"at": pa.array(stamps.tz_convert("UTC"), pa.timestamp("us", zone)), "load": wave()}), "data.parquet"
+    )
+    made = initialising(["data.parquet"], None, False)
+    document = yaml.safe_load(Path("data.yaml").read_text())
+    assert said(document, "timezone", "frequency", "gaps") == {"timezone": zone, "frequency": frequency, "gaps": None}
+    found = checking(load_spec(made.spec))
+    assert (found.steps, found.repairs, found.first) == (ROWS, {}, stamps[0].isoformat())
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "+00:00", "nowhere"])
+def test_parquet_in_utc_leaves_the_clock_to_a_person(zone):
+    stamps = pd.date_range("2023-01-01", periods=ROWS, freq="h", tz="UTC")
+    pq.write_table(pa.table({"at": pa.array(stamps).cast(pa.timestamp("us", zone)), "load": wave()}), "data.parquet")
+    initialising(["data.parquet"], None, False)
+    assert "timezone: UTC" in Path("data.yaml").read_text()
+    assert "change it if that is another" in Path("data.yaml").read_text()
+
+
 def test_the_names_of_folders_can_name_series():
     for site in "ab":
         Path(f"many/site={site}").mkdir(parents=True)

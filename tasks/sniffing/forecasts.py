@@ -106,9 +106,11 @@ def say_stamps(guess: Guess, stamps: Stamps, steps: Steps) -> None:
         if steps.summer_time:
             why = "stamps come twice on Sundays in autumn: name their clock, as Europe/Paris, with repeated_hour: order"
             guess.doubts.append(f"{why}. Taken for UTC, the hours of summer are an hour off")
+    elif stamps.zone:
+        why = "as the file says: the clock whose hours and days the net sees"
     else:
         why = "of the local clock, whose hours and days the net sees: change it if that is another, as Europe/Paris"
-    guess.source.append(Setting("timezone", "UTC", why))
+    guess.source.append(Setting("timezone", stamps.zone or "UTC", why))
     guess.source.append(Setting("frequency", steps.frequency, "the most common step"))
 
 

@@ -213,6 +213,8 @@ def of_stream(sample: Sample, stamps: Stamps, kinds: Kinds, labels: Labels) -> G
     say_form(guess, stamps)
     if stamps.naive:
         guess.source.append(Setting("timezone", "UTC", "the stamps have no offset: change it if they are of another clock"))
+    elif stamps.zone:
+        guess.source.append(Setting("timezone", stamps.zone, "as the file says"))
     say_streams(guess, groups)
     channels = say_channels(guess, kinds, {labels.name, *stamps.columns, *groups.columns})
     if steps.repeated:

@@ -1,6 +1,7 @@
 """Which column holds the stamps, or which two, and how they are spelt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import product
 
 import numpy as np
@@ -8,8 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.errors import Fault, shortlist
+from tasks.ingest.clock import Clock
 from tasks.ingest.sources import Stamp
 from tasks.ingest.spellings import ABSENT, parse
+from tasks.ingest.timeline import parse_timezone
 from tasks.sniffing.naming import STAMPS, is_hinted, rank, words_of
 from tasks.sniffing.sample import Sample
 
@@ -30,6 +33,8 @@ COMPACT = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14
 EPOCHS = {"epoch_s": 1, "epoch_ms": 10**3, "epoch_us": 10**6}
 FROM, TO = 300_000_000, 4_200_000_000  # seconds since 1970 that an epoch is looked for in: the years 1979 to 2103
 YEARS = (1800, 2200)
+A_DAY = 86_400_000_000  # microseconds
+UTC = ("UTC", "Etc/UTC", "Z", "GMT", "Etc/GMT")
 CLOCK = r"^\s*\d{1,2}(:\d{2}(:\d{2}(\.\d+)?)?|\.\d{2}\.\d{2})( ?[AaPp]\.?[Mm]\.?)?\s*$"
 
 
@@ -39,10 +44,13 @@ class Stamps:
 
     columns: tuple[str, ...]
     form: str | None
-    micros: np.ndarray  # (R,) int64 microseconds since 1970, ABSENT where there is none; of the clock where naive
+    micros: (
+        np.ndarray
+    )  # (R,) int64 microseconds since 1970, ABSENT where there is none; of the clock where naive, or whole days
     naive: bool
     others: tuple[str, ...] = ()  # columns that could have been it
     either: str | None = None  # another form that fits as well
+    zone: str | None = None  # whose clock Parquet says they are of, where that is not UTC
 
     @property
     def good(self) -> np.ndarray:
@@ -96,7 +104,24 @@ def read_stamps(sample: Sample, names: tuple[str, ...]) -> Stamps | None:
     best = min(read, key=lambda one: (-np.count_nonzero(one[1] != ABSENT), unlike_steps(one[1])))
     same = [form for form, micros, _ in read if form != best[0] and (micros != ABSENT).sum() == (best[1] != ABSENT).sum()]
     differ = [form for form in same if form and best[0] and sorted(form) == sorted(best[0])]
-    return Stamps(names, *best, either=differ[0] if differ else None)
+    found = Stamps(names, *best, either=differ[0] if differ else None, zone=zone_of(columns[0].type))
+    return by_local_days(found) if found.zone else found
+
+
+def zone_of(kind: pa.DataType) -> str | None:
+    """The zone that a type of Parquet names, None where it is UTC or none."""
+    zone = kind.tz if pa.types.is_timestamp(kind) else None
+    try:
+        return zone if zone and parse_timezone(zone).utcoffset(None) != timedelta(0) and zone not in UTC else None
+    except Fault:
+        return None
+
+
+def by_local_days(stamps: Stamps) -> Stamps:
+    """The same by the local clock where every one is a midnight there: days and months are 23 to 25 hours apart in UTC."""
+    local = stamps.micros.copy()
+    local[stamps.good] = Clock(parse_timezone(stamps.zone)).to_local(stamps.micros[stamps.good])
+    return replace(stamps, micros=local) if not (local[stamps.good] % A_DAY).any() else stamps
 
 
 def spread(columns: list[pa.ChunkedArray]) -> list[pa.ChunkedArray]:
@@ -189,7 +214,7 @@ def unlike_steps(micros: np.ndarray) -> float:
 def with_time(sample: Sample, date: Stamps) -> Stamps:
     """The stamps with the times of day of another column, where theirs are dates alone and repeat."""
     known = date.micros[date.good]
-    if len(date.columns) > 1 or (known % 86_400_000_000).any() or len(np.unique(known)) == len(known):
+    if len(date.columns) > 1 or (known % A_DAY).any() or len(np.unique(known)) == len(known):
         return date
     for name in sorted(
         sample.columns, key=lambda name: rank(name, ("time", "clock", "uhrzeit", "zeit", "hour", "hora", "stunde"))
