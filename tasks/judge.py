@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from models.bundle import Bundle
 from models.choice import error_of, independent, losses_of
 from models.windows import FoldSpec
 from tasks.choose import forecast_validation
@@ -9,7 +10,7 @@ from tasks.normalise import Normalised, read_scaler
 from tasks.policy import step, this_call
 from tasks.storage import Receipt, Store
 from tasks.train import Model, read_bundle
-from tasks.windows.folds import open_windows
+from tasks.windows.folds import WindowSet, open_windows
 from tasks.windows.task import Windows
 
 
@@ -27,11 +28,16 @@ def judge(
     """Forecast the validation fold with a model, and with the one that a search started from."""
     scaler, _ = read_scaler(normalised, windows[0].columns, store)
     bundles = [read_bundle(store, one) for one in (model, start)]
-    each, target, floors, spacing = forecast_validation(bundles, open_windows(windows, scaler, folds, store))
-    own, others = np.maximum(each, floors)
-    error, apart = error_of(own, target, metric), standard_errors(own, others, target, metric, spacing)
+    error, apart = compared(bundles, open_windows(windows, scaler, folds, store), metric)
     with store.draft(this_call()) as draft:
         return draft.commit(Judged, error=error, standard_errors=apart)
+
+
+def compared(bundles: list[Bundle], cut: WindowSet, metric: str) -> tuple[float, float | None]:
+    """The error of the first bundle, and by how many standard errors it is nearer to the target than the second."""
+    each, target, floors, spacing = forecast_validation(bundles, cut)
+    own, others = np.maximum(each, floors)
+    return error_of(own, target, metric), standard_errors(own, others, target, metric, spacing)
 
 
 def standard_errors(own: np.ndarray, others: np.ndarray, target: np.ndarray, metric: str, spacing: int = 1) -> float | None:

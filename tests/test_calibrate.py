@@ -1,5 +1,7 @@
 """A trained model is given quantiles that hold, on a shard made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from models.windows import FoldSpec, WindowSpec
 from tasks.backtest import Backtest
 from tasks.calibrate import forecast_fold, with_quantiles
 from tasks.choose import forecast_validation
+from tasks.judge import compared
 from tasks.seeds import fit_seeds
 from tasks.validate import run_backtests
 from tasks.windows.task import Windows
@@ -87,6 +90,19 @@ def test_a_series_that_never_changed_in_training_tells_nothing_of_how_sure_other
     both, one = (with_quantiles(*given, QuantileSpec(levels=LEVELS), FOLDS) for given in ((bundle, cut), (plain, alone)))
     assert both.description.calibration == one.description.calibration
     assert [{cut.series_id for cut in cut.telling(fold).cuts} for fold in ("train", "validation")] == [{"a"}, {"a"}]
+
+
+def test_forms_are_compared_by_what_stops_at_0(tmp_path):
+    calls = np.maximum(waves() - 10, 0)  # half of the time none
+    cut, bundle = untrained(tmp_path, rows={"a": calls})
+    torch.manual_seed(1)
+    noisy = replace(bundle, weights=[[{name: one + 0.3 * torch.randn_like(one) for name, one in bundle.weights[0][0].items()}]])
+    each, target, floors, _ = forecast_validation([bundle, noisy], cut)
+    assert (each[1] < floors).any()  # the mean of forms is what stops, not each of them
+    assert np.unique(floors) == target.min()
+    error, _ = compared([noisy, bundle], cut, "mae")
+    assert error == pytest.approx(np.abs(np.maximum(each[1], floors) - target).mean(), rel=1e-6)
+    assert error < np.abs(each[1] - target).mean()
 
 
 def test_a_series_that_never_changed_in_training_judges_no_network(tmp_path, monkeypatch):

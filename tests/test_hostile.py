@@ -52,6 +52,7 @@ def put(document, path, value):
         ("scaler.series.b.std", [1, 1, 0, 1], r"scaler\.series b: std holds what nothing can be scaled by"),
         ("scaler.series.a.mean", [float("nan"), 0, 0, 0], r"scaler\.series a: mean holds what nothing can be scaled by"),
         ("scaler.series.a.mean", None, r"scaler\.series\.a\.mean: Input should be a valid tuple"),
+        ("scaler.series.b.floor", float("inf"), r"scaler\.series b: floor is inf, which is no value"),
         ("scaler.channels", ["target"], r"scaler\.channels are target; series\.columns makes them target, x, hour_sin"),
         ("series.columns.future", ["x", "z"], r"scaler\.channels are .*; series\.columns makes them target, x, z, hour_sin"),
         ("series.frequency", None, r"series\.frequency: Input should be a valid string"),
