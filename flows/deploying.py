@@ -29,6 +29,7 @@ def bring_up(spec_path: Path | None, tell: Callable[[str], None]) -> None:
     """
     document = deployment_file(spec_path)
     url = use_server(tell)
+    tell("Deploying both flows through Prefect, which takes from seconds to a minute or two")
     with only_one("convcast-up"):
         if prefect("work-pool", "inspect", POOL, check=False).returncode:
             prefect("work-pool", "create", POOL, "--type", "process")
