@@ -14,7 +14,7 @@ from models.networks import build_network
 from models.series import Columns, SeriesFacts
 from models.specs import FitSpec, QuantileSpec, ResidualSpec
 from models.windows import FoldSpec, WindowSpec
-from tasks.backtest import Backtest
+from tasks.backtest import Backtest, Forecaster
 from tasks.calibrate import forecast_fold, with_quantiles
 from tasks.choose import forecast_validation
 from tasks.judge import compared
@@ -103,6 +103,17 @@ def test_forms_are_compared_by_what_stops_at_0(tmp_path):
     error, _ = compared([noisy, bundle], cut, "mae")
     assert error == pytest.approx(np.abs(np.maximum(each[1], floors) - target).mean(), rel=1e-6)
     assert error < np.abs(each[1] - target).mean()
+
+
+def test_intervals_are_scored_as_they_stop_at_0(tmp_path, monkeypatch):
+    cut, bundle = untrained(tmp_path, rows={"a": np.maximum(waves() - 10, 0)})
+    sure = with_quantiles(bundle, cut, QuantileSpec(levels=LEVELS), FOLDS)
+    stopped = backtest(cut, sure)["detail"]["intervals"]
+    monkeypatch.setattr(Forecaster, "floors_of", lambda forecaster, asked: np.full(len(asked.rows), -np.inf))
+    free = backtest(cut, sure)["detail"]["intervals"]
+    for name in ("80", "95"):
+        assert stopped[name]["width"] < free[name]["width"]
+        assert stopped[name]["coverage"] >= free[name]["coverage"]
 
 
 def test_a_series_that_never_changed_in_training_judges_no_network(tmp_path, monkeypatch):
