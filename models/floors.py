@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.scaling import Scaler, SeriesScale
 
+SLACK = 1e-4  # standard deviations by which windows, which hold single precision around a mean, may be off
 NONE = float(np.finfo(np.float32).min)  # lies below every forecast; a graph has no infinity to compare with
 
 
@@ -37,13 +38,18 @@ def floors_by_number(scaler: Scaler) -> Tensor:
 
 
 def kept(floors: Tensor, past: Tensor) -> Tensor:
-    """The floors (B,) that targets (B, L) up to the origin keep to; none where one of them lies lower."""
-    return torch.where(past.amin(1) < floors, NONE, floors)
+    """The floors (B,) that targets (B, L) up to the origin keep to; none where one of them lies lower. All are scaled."""
+    return torch.where(past.amin(1) < floors - SLACK, NONE, floors)
 
 
 def raw_kept(floors: np.ndarray, past: np.ndarray) -> np.ndarray:
     """As `kept`, in the target's unit."""
     return np.where(past.min(1) < floors, -np.inf, floors)
+
+
+def snapped(target: np.ndarray, floors: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Targets (B, T) of windows, in their unit, with those exactly on their floor (B, 1) that were when they were stored."""
+    return np.where(np.abs(target - floors) < SLACK * std, floors, target)
 
 
 def in_units(forecast: np.ndarray, mean: np.ndarray, std: np.ndarray, floors: np.ndarray) -> np.ndarray:

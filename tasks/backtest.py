@@ -12,7 +12,7 @@ from models.batches import Batch, gather
 from models.bundle import Bundle
 from models.conformal import FOLLOWED, Calibration, Settled
 from models.errors import Fault
-from models.floors import in_units, raw_floors, raw_kept, scaled_floors
+from models.floors import in_units, raw_floors, raw_kept, scaled_floors, snapped
 from models.metrics import StepErrors, Sureness, means, score, score_steps
 from models.naive import from_a_season_ago, seasonal_naive
 from tasks.ingest.clock import Clock
@@ -179,6 +179,9 @@ class Backtest:
         windows = gather(torch.from_numpy(rows), torch.from_numpy(starts), cut.span).numpy()
         after = starts[:, None] + np.arange(cut.lookback, cut.span)
         series = np.full(len(chosen), self.numbers[self.blocks.series_id(block)])
+        if self.model.bundle:
+            at = series[:, None]
+            windows[:, :, 0] = snapped(windows[:, :, 0], self.model.floors[at], self.model.std[at, 0])
         wanted = self.cut.scaler.season > cut.lookback and (for_naive or self.model.bundle is None)
         ago = self.a_season_before(block, starts) if wanted else np.empty((len(chosen), 0))
         return Asked(series, windows, stamps[after], origin, ago)

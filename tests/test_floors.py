@@ -15,7 +15,7 @@ from make_golden import small_bundle
 
 from models.choice import best_mean
 from models.conformal import Calibration
-from models.floors import NONE, floors_by_number, in_units, kept, raw_floors, raw_kept, scaled_floors, stopping
+from models.floors import NONE, floors_by_number, in_units, kept, raw_floors, raw_kept, scaled_floors, snapped, stopping
 from models.metrics import Sureness
 from models.scaling import Scaler, ScalingSpec, SeriesScale, fit_scale
 from models.series import Columns
@@ -61,6 +61,13 @@ def test_a_window_that_went_lower_keeps_to_no_floor():
     past = np.array([[0.0, 5.0], [-0.1, 5.0], [-9.0, 0.0]])
     assert raw_kept(np.array([0.0, 0.0, -np.inf]), past).tolist() == [0, -np.inf, -np.inf]
     assert kept(torch.tensor([0.0, 0.0, NONE]), torch.tensor(past)).tolist() == [0, NONE, NONE]
+
+
+def test_what_stored_windows_are_off_by_does_not_count_as_lower():
+    assert kept(torch.tensor([-0.5]), torch.tensor([[-0.50001, 3.0]])).tolist() == [-0.5]
+    told = snapped(np.array([[-1e-7, 1e-7, 0.01, -0.01]]), np.array([[0.0]]), np.array([[2.0]]))
+    assert told.tolist() == [[0, 0, 0.01, -0.01]]
+    assert snapped(np.array([[-1e-7]]), np.array([[-np.inf]]), np.array([[2.0]])).tolist() == [[-1e-7]]
 
 
 def test_what_lies_on_its_floor_is_exactly_0_in_the_users_unit():
