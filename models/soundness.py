@@ -41,8 +41,8 @@ def check_scaler(scaler, channels: tuple[str, ...]) -> None:
                 raise ValueError(f"scaler.series {name}: {part} has {len(values)} entries for {len(channels)} channels")
             if not all(math.isfinite(value) and (part == "mean" or value > 0) for value in values):
                 raise ValueError(f"scaler.series {name}: {part} holds what nothing can be scaled by")
-        if scale.floor is not None and not math.isfinite(scale.floor):
-            raise ValueError(f"scaler.series {name}: floor is {scale.floor}, which is no value")
+        if scale.floor not in (None, 0):
+            raise ValueError(f"scaler.series {name}: floor is {scale.floor}; it is 0, or there is none")
 
 
 def check_calibration(calibration, horizon: int) -> None:

@@ -44,9 +44,7 @@ class Stamps:
 
     columns: tuple[str, ...]
     form: str | None
-    micros: (
-        np.ndarray
-    )  # (R,) int64 microseconds since 1970, ABSENT where there is none; of the clock where naive, or whole days
+    micros: np.ndarray  # (R,) int64 microseconds since 1970, ABSENT where none; of the clock where naive, or where all are days
     naive: bool
     others: tuple[str, ...] = ()  # columns that could have been it
     either: str | None = None  # another form that fits as well
