@@ -125,7 +125,8 @@ def test_calls_at_night_are_forecast_backtested_reported_and_shown_as_0(server, 
     calls["load"] = (calls["load"] - 13).clip(lower=0)  # most hours of the day
     gains["load"] -= 13  # the same, but it goes below 0
     case.write_frame(pd.concat([calls.assign(of="calls"), gains.assign(of="gains")]))
-    case.write_spec(source__series_id="of", source__future_covariates=[], network={"kind": "linear"}, fit__max_steps=300)
+    forms = {"kind": "auto", "forms": ["linear", "pyramid"]}
+    case.write_spec(source__series_id="of", source__future_covariates=[], network=forms, fit__max_steps=300)
     outcome = training(case.spec)
     forecasting(case.spec)
     table = DeltaTable(str(case.folder / "store" / "forecasts")).to_pandas()
