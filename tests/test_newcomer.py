@@ -123,7 +123,7 @@ def test_convcast_sees_nothing_behind_the_origin():
     windows = WindowSpec(lookback=48, horizon=panel.horizon)
     columns = Scaled(panel).columns
     network = build_network(ResidualSpec(), columns, windows, panel.season, 2).eval()
-    before, at, behind = (Scaled(given).forecast(network, windows)[0, -1] for given in shifted(panel, 400 - panel.horizon))
+    before, at, behind = (Scaled(given).forecast([network], windows)[0, -1] for given in shifted(panel, 400 - panel.horizon))
     np.testing.assert_array_equal(before, behind)
     assert not np.array_equal(before, at)
 
