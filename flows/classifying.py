@@ -101,7 +101,7 @@ def classifier_steps(spec: ClassificationSpec, store: Store, run: Run) -> ClassO
     if displaced := displaced_by(model, live):
         check_channels_of(displaced, labelled)
         rivals["live model"] = validate_classifier(displaced, labelled, spec.folds, False, store, label="validate_live")
-    promotion = promote(spec.name, model, new, rivals, spec.gate, live, run.id, run.now, store)
+    promotion = promote(spec.name, model, None, new, rivals, spec.gate, live, run.id, run.now, store)
     page = report_classes(subject_of(spec), labelled, model, new, rivals, beside, spec.gate, store)
     is_live = live is not None and live.model.digest == model.digest
     scores = {"new": new, "live": new if is_live else rivals.get("live model"), "majority": baseline} | beside

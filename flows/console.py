@@ -173,7 +173,10 @@ def print_trained(trained, path: Path) -> None:
     print_intervals(trained.intervals)
     print_too_short(trained.too_short, trained.short_series, "left out")
     print_set_aside(trained.set_aside, trained.faults)
-    print_end(trained, path, {"season": trained.season}, "forecast table")
+    facts = {"season": trained.season}
+    if trained.refitted:
+        facts["refit"] = f"on all rows to {trained.through}, as {trained.refitted[:8]}, which forecasts"
+    print_end(trained, path, facts, "forecast table")
 
 
 def print_end(trained, path: Path, facts: dict, table: str) -> None:

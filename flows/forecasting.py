@@ -59,9 +59,10 @@ def forecasting(spec: AnySpec) -> Forecasted | Labelling:
         got = ingest_source(source, take_stock(source, store.downloads), store, facts.columns)
         check_same_frequency(facts, spec.source, got.overview)
         settings = (got.statics, spec.forecast.origin, spec.source.quarantine)
-        published = forecast(spec.name, live.model, got.series, *settings, run.id, run.now, store)
+        model = live.forecaster(spec.forecast.origin)
+        published = forecast(spec.name, model, live.model, got.series, *settings, run.id, run.now, store)
         return Forecasted(
-            name=spec.name, run_id=run.id, tasks=run.tasks, model=live.model.digest, forecast_table=published.table,
+            name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, forecast_table=published.table,
             table_version=published.version, rows_written=published.rows, num_series=published.num_series,
             new_series=published.new_series, set_aside=got.set_aside + published.num_set_aside,
             faults=(*got.faults, *published.set_aside)[:10], origins=published.origins, known=published.known,

@@ -14,6 +14,7 @@ def print_model(shown) -> None:
         return
     facts, windows = shown.facts, shown.windows
     season = f"season of {facts.season} steps" if facts.season > 1 else "no season"
+    rows = f", all rows to {shown.through}" if shown.through else ""
     stops = f"; {stopping(shown.num_floored, shown.num_series)}" if shown.num_floored else ""
     click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, bundle format {shown.format}")
     print_facts(
@@ -22,7 +23,7 @@ def print_model(shown) -> None:
             "sees": f"{counted(windows.lookback, 'steps')} up to the origin, {season}, clock {facts.timezone}",
             "known ahead": ", ".join(facts.columns.known) or "nothing",
             "past only": ", ".join(facts.columns.past_only) or "nothing",
-            "trained on": f"{counted(shown.num_series, 'series')}, windows {shown.trained_on[:12]}",
+            "trained on": f"{counted(shown.num_series, 'series')}, windows {shown.trained_on[:12]}{rows}",
             "made with": ", ".join(f"{name} {version}" for name, version in sorted(shown.versions.items())),
             "lies in": shown.folder,
         }

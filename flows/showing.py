@@ -10,11 +10,13 @@ from models.networks import form_name
 from models.series import SeriesFacts
 from models.windows import WindowSpec
 from tasks.promote import Live, read_live
+from tasks.refit import through
 from tasks.storage import Store
 from tasks.train import Model, read_bundle
 from tasks.train_classifier import ClassModel, read_classifier
 
-FORECASTERS, CLASSIFIERS = ("train", "choose", "calibrate"), ("train_classifier", "choose_classifier")  # steps that make some
+FORECASTERS = ("train", "choose", "calibrate", "refit")  # steps that make a model
+CLASSIFIERS = ("train_classifier", "choose_classifier")
 SHORTEST = 4  # letters of a digest that name a model
 
 
@@ -42,6 +44,7 @@ class Shown(BaseModel):
     num_floored: int  # of these, how many are not forecast below 0
     members: tuple[Part, ...]
     trained_on: str  # digest of the windows
+    through: str  # the newest row of all, where it went on learning from all of them; else empty
     versions: dict[str, str]
     folder: str
 
@@ -84,9 +87,9 @@ def showing(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Show
         for member, seeds in zip(about.members, bundle.weights, strict=True)
     )
     return Shown(
-        digest=model.digest, live=live is not None and live.model.digest == model.digest, format=about.format,
+        digest=model.digest, live=live is not None and live.forecaster().digest == model.digest, format=about.format,
         facts=about.series, windows=about.windows, num_series=len(about.scaler.series), members=members,
-        num_floored=about.scaler.num_floored, trained_on=about.trained_on, versions=about.versions,
+        num_floored=about.scaler.num_floored, trained_on=about.trained_on, through=through(model), versions=about.versions,
         folder=str(store.folder(model.step, model.key)),
     )  # fmt: skip
 
@@ -102,7 +105,7 @@ def shown_classifier(store: Store, live: Live | None, model: ClassModel) -> Show
         for member, seeds in zip(about.members, bundle.weights, strict=True)
     )  # fmt: skip
     return ShownClassifier(
-        digest=model.digest, live=live is not None and live.model.digest == model.digest, format=about.format,
+        digest=model.digest, live=live is not None and live.forecaster().digest == model.digest, format=about.format,
         classes=about.classes, channels=about.channels, windows=about.windows, members=members, weights=about.blend.weights,
         trained_on=about.trained_on, versions=about.versions, folder=str(store.folder(model.step, model.key)),
     )  # fmt: skip
@@ -116,7 +119,7 @@ def named_model(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> 
     """
     store = Store(spec.store)
     live = read_live(store, spec.name)
-    model = find_model(store, digest) if digest else live and live.model
+    model = find_model(store, digest) if digest else live and live.forecaster()
     if model is None:
         raise Fault(f"No model of {spec.name!r} is live in {store.root}. Run convcast train first, or name a digest.")
     return model

@@ -54,6 +54,7 @@ class PipelineSpec(LineSpec):
     windows: WindowSettings
     network: Annotated[AutoSpec | NetworkSpec, Field(discriminator="kind")] = AutoSpec()
     fit: FitSettings = FitSettings()
+    refit: bool = Field(True, description="what goes live goes on learning, a little, from the rows of all folds")
     quantiles: QuantileSpec = QuantileSpec()
     gate: GateSpec = GateSpec()
     forecast: ForecastSpec = ForecastSpec()

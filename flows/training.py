@@ -21,8 +21,9 @@ from tasks.choose import choose
 from tasks.ingest.chunks import Chunk
 from tasks.ingest.sources import SourceSpec
 from tasks.journal import StepState
-from tasks.planning import Unknown, plan
-from tasks.promote import Live, Promotion, promote, read_live
+from tasks.planning import Unknown, plan, unknown_steps
+from tasks.promote import Live, Promotion, judge, promote, read_live
+from tasks.refit import refit, through
 from tasks.report import Page, SetAside, Subject, publish_report, report, template_digest
 from tasks.storage import Store
 from tasks.train import Model, read_bundle, train
@@ -39,6 +40,8 @@ class Trained(BaseModel):
     run_id: str
     tasks: list[StepState]
     model: str  # digest
+    refitted: str | None = None  # digest of the model once it went on to all rows, which forecasts; None: it did not
+    through: str = ""  # the newest of these rows
     promoted: bool
     reason: str
     scores: dict[str, dict[str, dict[str, dict[str, float | None]]] | None]  # new, live, naive -> fold -> steps -> metric
@@ -58,6 +61,7 @@ class Outcome(NamedTuple):
     """What the steps of a training run made."""
 
     model: Model
+    again: Model | None  # the model once it went on to all rows
     scores: dict[str, Scores | None]
     promotion: Promotion
     page: Page
@@ -74,12 +78,13 @@ def training(spec: AnySpec) -> Trained | TrainedClassifier:
             return trained_classifier(spec, store, run)
     check_networks(spec)
     with run_of(store) as run:
-        model, scores, promotion, page, aside, season = training_steps(spec, store, run)
+        model, again, scores, promotion, page, aside, season = training_steps(spec, store, run)
         path = publish_report(spec.name, page, store)
         if promotion.promoted or any(entry.state != "Cached" for entry in run.tasks if entry.step != "promote"):
             show_scores(spec.name, scores, path, promotion.reason)  # a run without news leaves the last ones standing
         trained = Trained(
             name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, promoted=promotion.promoted,
+            refitted=again and again.digest, through=through(again or model),
             reason=promotion.reason, scores={who: own.scores if own else None for who, own in scores.items()},
             intervals=scores["new"].intervals["test"],
             num_series=model.num_series, too_short=model.too_short, short_series=short_series(model, store),
@@ -127,14 +132,22 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     if displaced := displaced_by(model, live):
         theirs = prepared_for(displaced, spec, chunks, made, store)
         rivals["live model"] = validate(displaced, theirs.windows, theirs.normalised, spec.folds, store, label="validate_live")
-    promotion = promote(spec.name, model, new, rivals, spec.gate, live, run.id, run.now, store)
+    again = None
+    if spec.refit and may_go_live(model, new, rivals, spec):
+        again = refit(model, made.windows, made.normalised, spec.folds, spec.recipes, store)
+    promotion = promote(spec.name, model, again, new, rivals, spec.gate, live, run.id, run.now, store)
     got = made.ingested
     aside = SetAside(series=got.set_aside, faults=tuple(got.faults[:20]))
     subject = subject_of(spec, made.season_said)
     page = report(subject, got.overview, got.series, aside, model, new, rivals, spec.gate, made.selection, store)
     is_live = live is not None and live.model.digest == model.digest
     scores = {"new": new, "live": new if is_live else rivals.get("live model"), "naive": naive}
-    return Outcome(model, scores, promotion, page, aside, made.season_said)
+    return Outcome(model, again, scores, promotion, page, aside, made.season_said)
+
+
+def may_go_live(model: Model, new: Scores, rivals: dict[str, Scores], spec: PipelineSpec) -> bool:
+    """Whether a model passes the gate, or may, where that is not known yet."""
+    return bool(unknown_steps([model, new, rivals])) or judge(model, new, rivals, spec.gate).promoted
 
 
 def train_forms(spec: PipelineSpec, made: Prepared, store: Store, start: Model | None = None) -> Model:

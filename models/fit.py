@@ -22,7 +22,7 @@ VALIDATED = 16_384  # validation windows looked at after an epoch, about: enough
 def fit(
     build: Callable[[], nn.Module],
     train: Blocks,
-    validation: Blocks,
+    validation: Blocks | None,
     columns: Columns,
     windows: WindowSpec,
     spec: FitSpec,
@@ -38,6 +38,8 @@ def fit(
 
     A run resumed from any checkpoint ends in the weights of an uninterrupted one. `save`, `tell` and `due` are those of
     `run_epochs`; `warn` receives a line where memory has run out and it goes on with fewer windows at a time.
+
+    Where there is no `validation`, the weights of the last step are kept.
 
     In a `team` every process calls this alike, each learns from its part of every batch, and the first one alone validates.
 
@@ -55,7 +57,9 @@ def fit(
     stream = ShuffledStream(train, windows.span, spec.batch_size, seed, device, held, total, team).batches(run.step)
     batches = (Batch.split(rows, windows.lookback, columns) for rows in stream)
 
-    def validate(run: Training) -> float:
+    def validate(run: Training) -> float | None:
+        if validation is None:
+            return None
         return team.told(validation_loss(run, validation, columns, windows) if team.is_first else math.nan)
 
     return run_epochs(run, per_epoch, batches, validate, save, tell, due)

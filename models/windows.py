@@ -63,7 +63,8 @@ def fold_rows(num_rows: int, folds: FoldSpec, windows: WindowSpec, series_id: st
     """The rows that the windows of each fold may touch, fold by fold.
 
     Training windows end where validation begins. A validation or test window may look back into
-    the rows before its fold, but every row it is scored on lies inside it.
+    the rows before its fold, but every row it is scored on lies inside it. All is no fold: it is what a model is fitted
+    on again once it has been scored.
 
     Raises:
         Fault: a fold would be left without a single window.
@@ -80,6 +81,7 @@ def fold_rows(num_rows: int, folds: FoldSpec, windows: WindowSpec, series_id: st
         "train": range(first_validation),
         "validation": range(first_validation - windows.lookback, first_test),
         "test": range(first_test - windows.lookback, num_rows),
+        "all": range(num_rows),
     }
 
 

@@ -26,6 +26,16 @@ class Live(BaseModel):
     previous: Model | ClassModel | None  # the model it took the place of
     promoted_at: datetime
     run_id: str
+    again: Model | None = None  # the same model once it went on learning from all rows there were
+
+    def forecaster(self, origin: datetime | None = None) -> Model | ClassModel:
+        """What forecasts from an origin, or from the newest rows where it is None.
+
+        That is the model that went on to all rows, but not where it would know what came after.
+        """
+        if self.again is None or (origin is not None and origin.timestamp() * 1e6 < self.again.through):
+            return self.model
+        return self.again
 
 
 class Promotion(BaseModel):
@@ -57,6 +67,7 @@ def read_live(store: Store, name: str) -> Live | None:
 def promote(
     name: str,
     model: Model | ClassModel,
+    again: Model | None,
     new: Scores | ClassScores,
     rivals: dict[str, Scores] | dict[str, ClassScores],
     gate: GateSpec | ClassGateSpec,
@@ -65,7 +76,11 @@ def promote(
     now: datetime,
     store: Store,
 ) -> Promotion:
-    """Make the model live if it passes the gate; `seen` is the live pointer that its rivals were chosen by.
+    """Make the model live if it passes the gate.
+
+    Args:
+        again: the model once it went on to all rows, which is to forecast in its place.
+        seen: the live pointer that its rivals were chosen by.
 
     Raises:
         Fault: another run has moved the pointer meanwhile.
@@ -76,13 +91,16 @@ def promote(
     try:
         current = read_live(store, name)
         if current and current.model.digest == model.digest:
+            if verdict.promoted and current.again != again:  # another setting of refit, or another library
+                store.put_document(current.model_copy(update={"again": again}).model_dump(mode="json"), "live", f"{name}.json")
             since = f"{current.promoted_at:%Y-%m-%d %H:%M} UTC"
             return Promotion(promoted=False, reason=f"Model {short(model)} is live already, since {since}.")
         if not verdict.promoted:
             return verdict
         if (current and current.model.digest) != (seen and seen.model.digest):
             raise Fault(f"Another run changed which model of {name!r} is live while this one validated. Run train again.")
-        live = Live(model=model, previous=seen.model if seen else None, promoted_at=now, run_id=run_id)
+        previous = seen.model if seen else None
+        live = Live(model=model, previous=previous, promoted_at=now, run_id=run_id, again=again)
         store.put_document(live.model_dump(mode="json"), "live", f"{name}.json")
     finally:
         locks.release_lock(f"live-{name}", holder)

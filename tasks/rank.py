@@ -35,6 +35,7 @@ class Job(BaseModel):
     fit: FitSpec
     checkpoints: Path  # a folder
     start: Path | None = None  # the folder of a bundle whose weights to begin with
+    fold: str = "train"  # what is learned from
 
 
 def learn(given: bytes, tell: Callable[[dict], None]) -> None:
@@ -57,7 +58,7 @@ def learn(given: bytes, tell: Callable[[dict], None]) -> None:
     if job.start:
         start = load_bundle(*((job.start / name).read_bytes() for name in ("weights.safetensors", "bundle.json")))
     cut = WindowSet(list(job.files), job.scaler, job.folds)
-    fit_seeds(cut, job.facts, job.network, job.fit, job.checkpoints, start, team)
+    fit_seeds(cut, job.facts, job.network, job.fit, job.checkpoints, start, job.fold, team)
     leave()
 
 

@@ -5,7 +5,6 @@ import hashlib
 import io
 from pathlib import Path
 
-import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
@@ -19,7 +18,7 @@ from tasks.calibrate import FEW
 from tasks.charts import draw_by_clock, draw_by_step, draw_examples, draw_intervals, draw_losses, short_number
 from tasks.ingest.shards import Overview
 from tasks.ingest.task import Series
-from tasks.ingest.timeline import parse_timezone
+from tasks.ingest.timeline import local_stamp, parse_timezone
 from tasks.policy import step, this_call
 from tasks.promote import judge, short
 from tasks.select import Selection
@@ -128,6 +127,7 @@ def page_facts(subject, model, new, rivals, gate) -> dict:
         "horizon": model.windows.horizon,
         "frequency": model.facts.frequency,
         "promoted": verdict.promoted,
+        "refit": subject.spec["refit"],
         "reason": verdict.reason,
         "facts": model.facts,
         "windows": model.windows,
@@ -172,10 +172,6 @@ def source_facts(overview: Overview, series: list[Series], aside: SetAside, mode
         "repairs": rows,
         "aside": aside,
     }
-
-
-def local_stamp(micros: int, zone) -> str:
-    return pd.Timestamp(micros, unit="us", tz="UTC").tz_convert(zone).isoformat()
 
 
 def score_rows(scores: dict[str, Scores]) -> dict[str, list[dict]]:

@@ -29,16 +29,19 @@ def fit_seeds(
     spec: FitSpec,
     checkpoints: Path,
     start: Bundle | None = None,
+    fold: str = "train",
     team: Team = ALONE,
 ) -> list[Fitted]:
     """One fitted network a seed, each going on from its checkpoint if a killed run left one.
 
     Args:
         start: whose weights a network begins with that has a form and seed of it.
+        fold: what is learned from; all: nothing is left to validate on.
     """
     numbers = number_series(cut.scaler) if getattr(network, "embedding", 0) else None
-    training, validation = cut.fold("train", numbers), cut.telling("validation", numbers)
-    say(f"{counted(sum(training.num_windows), 'windows')} to train on, {sum(validation.num_windows):,} to validate")
+    training, validation = cut.fold(fold, numbers), None if fold == "all" else cut.telling("validation", numbers)
+    held_out = f"{sum(validation.num_windows):,} to validate" if validation else "all that there are"
+    say(f"{counted(sum(training.num_windows), 'windows')} to train on, {held_out}")
     build = partial(build_network, network, facts.columns, cut.windows, facts.season, len(cut.scaler.series))
     total, per_epoch = num_steps(spec, sum(training.num_windows))
     epochs = -(-total // per_epoch)
@@ -55,7 +58,7 @@ def fit_seeds(
             calls = {"save": keeper.save, "due": keeper.due, "tell": partial(tell, bar, seed, epochs)}
             fitted.append(
                 fit(
-                    begin_with(start, build, network, seed, cut.scaler) if spec.init == "live" else build,
+                    begin_with(start, build, network, seed, cut.scaler, validation is None) if spec.init == "live" else build,
                     training,
                     validation,
                     facts.columns,
@@ -78,17 +81,24 @@ def tell(bar: Progress, seed: int, epochs: int, entry: dict) -> None:
 
 
 def begin_with(
-    start: Bundle | None, build: Callable[[], torch.nn.Module], network: NetworkSpec, seed: int, scaler: Scaler
+    start: Bundle | None,
+    build: Callable[[], torch.nn.Module],
+    network: NetworkSpec,
+    seed: int,
+    scaler: Scaler,
+    own: bool = False,
 ) -> Callable[[], torch.nn.Module]:
-    """How to build a network with the weights it starts from; which those are is said."""
+    """How to build a network with the weights it starts from; which those are is said, unless they are its own."""
     weights = starting_weights(start, network, seed, scaler) if start else None
     if weights is None:
         without = f"the live model has no {form_name(network)} of this seed" if start else "there is no live model"
         say(f"seed {seed}: {without}, so it begins with fresh weights")
         return build
-    say(f"seed {seed}: begins with the weights of the live model's {form_name(network)}")
+    if not own:
+        say(f"seed {seed}: begins with the weights of the live model's {form_name(network)}")
     return partial(build_with, build, weights)
 
 
 def losses(entry: dict) -> str:
-    return f"train {entry['train']:.4f}, validation {entry['validation']:.4f}"
+    """The losses of an epoch in words."""
+    return ", ".join(f"{name} {entry[name]:.4f}" for name in ("train", "validation") if name in entry)

@@ -53,6 +53,7 @@ class Model(Receipt):
     num_series: int
     num_floored: int = 0  # of these, how many are not forecast below 0
     too_short: int  # series set aside for having too few steps; history.json names them
+    through: int | None = None  # microseconds UTC, the newest row it learned from, where it went on to all of them
 
 
 @step(libraries=("numpy", "pyarrow", "safetensors", "torch"))
@@ -76,7 +77,6 @@ def train(
     begun = read_start(store, start, cut, facts) if start else None
     if line := misgiving(fit.precision, resolve_device(fit.device)):
         say(line)
-    learn = fit_seeds if fit.devices == 1 else fit_together
     try:
         fitted = learn(cut, facts, network, fit, checkpoints, begun)
     except Stopped:
@@ -103,9 +103,18 @@ def facts_of(windows: Windows, target: str, season: int) -> SeriesFacts:
     )
 
 
+def learn(
+    cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: FitSpec, checkpoints: Path, start: Bundle | None = None,
+    fold: str = "train",
+) -> list[Fitted]:  # fmt: skip
+    """One fitted network a seed, by this process or by `fit.devices` of them; as `fit_seeds` has it."""
+    return (fit_seeds if spec.devices == 1 else fit_together)(cut, facts, network, spec, checkpoints, start, fold)
+
+
 def fit_together(
-    cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: FitSpec, checkpoints: Path, start: Bundle | None = None
-) -> list[Fitted]:
+    cut: WindowSet, facts: SeriesFacts, network: NetworkSpec, spec: FitSpec, checkpoints: Path, start: Bundle | None = None,
+    fold: str = "train",
+) -> list[Fitted]:  # fmt: skip
     """What `fit_seeds` returns, from the last checkpoints of `fit.devices` processes that each call it."""
     begun = checkpoints / "start" if start else None
     if start:
@@ -113,7 +122,8 @@ def fit_together(
         for name, content in dump_bundle(start).items():
             write_atomically(begun / name, content)
     files, about = tuple(file.path for file in cut.files), {"scaler": cut.scaler, "folds": cut.folds, "facts": facts}
-    train_together(Job(files=files, **about, network=network, fit=spec, checkpoints=checkpoints, start=begun))
+    about |= {"network": network, "fit": spec, "checkpoints": checkpoints, "start": begun, "fold": fold}
+    train_together(Job(files=files, **about))
     return [last_of(checkpoints, seed) for seed in spec.seeds]
 
 

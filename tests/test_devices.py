@@ -78,9 +78,9 @@ def cut_of(job):
     return WindowSet(list(job.files), job.scaler, job.folds)
 
 
-def fit_job(job, start=None):
+def fit_job(job, start=None, fold="train"):
     learn = fit_seeds if job.fit.devices == 1 else fit_together
-    return learn(cut_of(job), job.facts, job.network, job.fit, job.checkpoints, start)
+    return learn(cut_of(job), job.facts, job.network, job.fit, job.checkpoints, start, fold)
 
 
 def check_close(first, second):
@@ -112,6 +112,17 @@ def test_two_processes_begin_with_the_weights_of_the_live_model_as_one_does(tmp_
     two = fit_job(make_job(tmp_path, "two", init="live"), start)
     assert said[1] == "seed 0: begins with the weights of the live model's residual-channels4-dropout0.0-noise0.0"
     check_close(two, fit_job(make_job(tmp_path, "one", devices=1, init="live"), start))
+
+
+def test_two_processes_go_on_to_the_rows_of_all_folds_as_one_does(tmp_path, said):
+    before = make_job(tmp_path, "before", devices=1)
+    about = describe_bundle(cut_of(before), before.facts, before.network, before.fit, [])
+    start, further = Bundle(about, [[fit_job(before)[0].weights]]), {"init": "live", "keep": "last"}
+    del said[:]
+    two = fit_job(make_job(tmp_path, "two", **further), start, "all")
+    assert said[0] == "301 windows to train on, all that there are"
+    assert [set(entry) for entry in two[0].history] == [{"epoch", "step", "train"}] * 2
+    check_close(two, fit_job(make_job(tmp_path, "one", devices=1, **further), start, "all"))
 
 
 def test_torchrun_starts_the_same_processes(tmp_path):

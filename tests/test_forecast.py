@@ -63,14 +63,14 @@ def calibrated(bundle, held_out, levels=(0.1, 0.5, 0.9), rolling=True):
     return replace(bundle, description=about.model_copy(update={"calibration": own}), spread_weights=network.state_dict())
 
 
-def outlook(bundle, origin=None, quarantine=False, statics=NONE):
+def outlook(bundle, origin=None, quarantine=False, statics=NONE, judged=None):
     at = None if origin is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=origin)
-    return Outlook(bundle, statics, at, quarantine)
+    return Outlook(bundle, statics, at, quarantine, judged)
 
 
-def forecast(tmp_path, bundle, rows, origin=None, first=None, cut=None, statics=NONE):
+def forecast(tmp_path, bundle, rows, origin=None, first=None, cut=None, statics=NONE, judged=None):
     """The forecasts of every series, and the outlook that made them."""
-    store, looking = Store(tmp_path), outlook(bundle, origin, statics=statics)
+    store, looking = Store(tmp_path), outlook(bundle, origin, statics=statics, judged=judged)
     frames = looking.forecast_shards(store, [write_shard(store, bundle.description.series.columns, rows, first, cut)])
     looking.check(frames)
     return frames[0], looking
@@ -268,6 +268,14 @@ def test_days_ahead_follow_the_local_calendar():
     assert ((ahead - origin) // HOUR).tolist() == [24, 47, 71]
 
 
+def changed(bundle):
+    """The model once it has gone on to all rows: other weights, and nothing held out."""
+    about = bundle.description
+    own = about.calibration.model_copy(update={"held_out": 0})
+    weights = [[{name: 1.5 * value for name, value in one.items()} for one in seeds] for seeds in bundle.weights]
+    return replace(bundle, description=about.model_copy(update={"calibration": own}), weights=weights)
+
+
 def quantiles_by_hand(bundle, rows, at):
     """Quantiles (Q, H) before offsets, scaled, of a plain target (R, 1) as of row `at`."""
     scale, cut = bundle.description.scaler.of("a"), bundle.description.windows
@@ -276,11 +284,13 @@ def quantiles_by_hand(bundle, rows, at):
     return bundle.quantiles(past, future, bundle.forecast(past, future))[0].T
 
 
-def test_quantiles_follow_the_errors_since_training_as_a_plain_loop_works_out(tmp_path, monkeypatch):
+@pytest.mark.parametrize("went_on", [False, True])
+def test_quantiles_follow_the_errors_since_training_as_a_plain_loop_works_out(tmp_path, monkeypatch, went_on):
     monkeypatch.setattr(tasks.forecast.outlook, "FEWEST", 1)
     rows, held_out, levels = noise(40), 16, (0.1, 0.5, 0.9)
     bundle = calibrated(bundle_of(Columns(), {"a": rows[:30]}), held_out)  # rows 0 to 13 were trained on
-    frame, looking = forecast(tmp_path, bundle, {"a": rows})
+    newest = changed(bundle) if went_on else bundle
+    frame, looking = forecast(tmp_path, newest, {"a": rows}, judged=bundle if went_on else None)
     assert looking.followed > 30
     scale = bundle.description.scaler.of("a")
     truth = ((rows[:, 0] - scale.mean[0]) / scale.std[0]).astype(np.float32)
@@ -297,7 +307,7 @@ def test_quantiles_follow_the_errors_since_training_as_a_plain_loop_works_out(tm
                 given = quantiles[:, step - 1] + offsets[:, step - 1] * width
                 moves[origin, step] = np.array(levels) - (truth[origin + step] <= given)
     assert moves
-    last = quantiles_by_hand(bundle, rows, 39)
+    last = quantiles_by_hand(newest, rows, 39)
     wanted = np.sort(last + offsets * (last[2] - last[0]), 0) * scale.std[0] + scale.mean[0]
     for level, own in zip(("q10", "q50", "q90"), wanted, strict=True):
         assert frame[level].to_numpy() == pytest.approx(own, rel=1e-5)

@@ -14,7 +14,7 @@ from tasks.train import read_bundle
 
 
 def test_the_live_model_is_shown_with_what_it_forecasts_and_is_made_of(trained):
-    live = read_live(trained.store, "small").model
+    live = read_live(trained.store, "small").forecaster()
     shown = showing(trained.spec, None)
     assert (shown.digest, shown.live, shown.num_series) == (live.digest, True, 1)
     assert [(part.form, part.seeds, part.num_parameters) for part in shown.members] == [
@@ -24,7 +24,7 @@ def test_the_live_model_is_shown_with_what_it_forecasts_and_is_made_of(trained):
 
 
 def test_a_model_is_found_by_the_first_letters_of_its_digest(trained):
-    live = read_live(trained.store, "small").model
+    live = read_live(trained.store, "small").forecaster()
     assert find_model(trained.store, live.digest[:4]) == live
     assert showing(trained.spec, live.digest) == showing(trained.spec, None)
     with pytest.raises(Fault, match=rf"has no model zzzz; it has .*{live.digest[:12]}"):
@@ -34,7 +34,7 @@ def test_a_model_is_found_by_the_first_letters_of_its_digest(trained):
 
 
 def test_several_models_that_begin_alike_are_named(trained, monkeypatch):
-    live = read_live(trained.store, "small").model.model_dump(mode="json")
+    live = read_live(trained.store, "small").forecaster().model_dump(mode="json")
     twins = [{"receipt": live | {"digest": "abcd" + letter * 60}} for letter in "ef"]
     monkeypatch.setattr(type(trained.store), "manifests", lambda store, step: twins)
     with pytest.raises(Fault, match=r"^Several models begin with abcd: abcdeeee.*, abcdffff.*\. Give more letters\.$"):
@@ -60,7 +60,7 @@ def test_the_command_writes_a_graph_that_forecasts_as_the_model_does(trained):
     path = trained.folder / "made" / "model.onnx"
     said = CliRunner().invoke(commands, ["model", "export", str(trained.yaml), "--output", str(path)])
     assert said.exit_code == 0, said.output
-    bundle = read_bundle(trained.store, read_live(trained.store, "small").model)
+    bundle = read_bundle(trained.store, read_live(trained.store, "small").forecaster())
     assert said.output.startswith(f"{showing(trained.spec, None).digest[:12]} written to {path}, ")
     assert "inputs            past (batch, 72, 2), future (batch, 24, 1), series (batch)" in said.output
     rows = np.random.default_rng(0).normal(size=(5, 96, 2)).astype(np.float32)
@@ -73,7 +73,7 @@ def test_the_command_writes_a_graph_that_forecasts_as_the_model_does(trained):
 
 
 def test_a_damaged_model_is_refused_by_name(trained):
-    live = read_live(trained.store, "small").model
+    live = read_live(trained.store, "small").forecaster()
     trained.store.file(live, "bundle.json").write_text("{}")
     with pytest.raises(Fault, match=rf"^Model {live.digest[:8]} is not whole any more"):
         showing(trained.spec, None)

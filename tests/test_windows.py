@@ -77,7 +77,7 @@ def test_windows_are_aligned_to_the_newest_row(num_rows, stride, starts):
 
 def test_folds_share_no_scored_row_and_look_back_before_their_own():
     rows = fold_rows(20, FoldSpec(validation=4, test=5), WindowSpec(lookback=3, horizon=2), "a")
-    assert rows == {"train": range(11), "validation": range(8, 15), "test": range(12, 20)}
+    assert rows == {"train": range(11), "validation": range(8, 15), "test": range(12, 20), "all": range(20)}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Axes in names: S series, N origins, H horizon, R rows, C channels.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -15,9 +16,11 @@ from models.bundle import mean_of
 from models.choice import best_mean
 from models.fit import fit
 from models.floors import kept, raw_floors, scaled_floors
-from models.networks import FORMS, FitSettings, build_network, form_name, is_worth_trying, recipe
+from models.networks import FORMS, FitSettings, NetworkSpec, build_network, form_name, is_worth_trying, recipe
 from models.scaling import Scaler, ScalingSpec, fit_scale
 from models.series import DATE, Columns, without_part
+from models.specs import FitSpec
+from models.training import Fitted
 from models.windows import WindowSpec, usual_lookback
 from suite.panel import History, Panel
 from tasks.find_dates import Daily, daily_sums, explained_by_other_years, merged
@@ -45,9 +48,35 @@ class Numbered:
         return torch.cat([rows, torch.full((len(rows), 1), block + 1.0)], 1)
 
 
+@dataclass
+class Candidate:
+    """One form of network, trained."""
+
+    form: NetworkSpec
+    build: Callable[[], torch.nn.Module]
+    fitted: Fitted
+
+    @property
+    def recipe(self) -> FitSpec:
+        return recipe(self.form, FitSettings())
+
+    def network(self, fitted: Fitted | None = None) -> torch.nn.Module:
+        """The network with its weights, or with others."""
+        network = self.build()
+        network.load_state_dict((fitted or self.fitted).weights)
+        return network.eval()
+
+
 def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
     """Forecasts (S, N, H) of the test fold, the seconds they and the training took, and the forms chosen."""
     began = time.perf_counter()
+    scaled, windows, chosen = chosen_on(panel, seed)
+    forecast = scaled.forecast([one.network() for one in chosen], windows)
+    return forecast, time.perf_counter() - began, " + ".join(form_name(one.form) for one in chosen)
+
+
+def chosen_on(panel: Panel, seed: int) -> tuple["Scaled", WindowSpec, list[Candidate]]:
+    """The data as networks see them, and the networks whose mean is best on validation."""
     scaled = Scaled(panel)
     room = min(panel.num_training(one) for one in panel.series.values())
     season = season_found(panel)
@@ -58,18 +87,14 @@ def ours(panel: Panel, seed: int) -> tuple[np.ndarray, float, str]:
     training, validation = Numbered(scaled.training(windows)), Numbered(scaled.validation(windows))
     num_windows = sum(len(one) - windows.span + 1 for one in panel.series.values())
     about = (False, len(panel.series), len(scaled.columns.known), num_windows)
-    forms = [form for form in FORMS if is_worth_trying(form, *about)]
-    networks = []
-    for form in forms:
+    tried = []
+    for form in (form for form in FORMS if is_worth_trying(form, *about)):
         build = partial(build_network, form, scaled.columns, windows, season, len(panel.series))
         fitted = fit(build, training, validation, scaled.columns, windows, recipe(form, FitSettings()), seed)
-        network = build()
-        network.load_state_dict(fitted.weights)
-        networks.append(network.eval())
-    forecasts, target, floors = scaled.forecast_validation(networks, validation, windows)
+        tried.append(Candidate(form, build, fitted))
+    forecasts, target, floors = scaled.forecast_validation([one.network() for one in tried], validation, windows)
     chosen, _ = best_mean(forecasts, target, "mae", panel.stride, floors)
-    forecast = scaled.forecast([networks[at] for at in chosen], windows)
-    return forecast, time.perf_counter() - began, " + ".join(form_name(forms[at]) for at in chosen)
+    return scaled, windows, [tried[at] for at in chosen]
 
 
 def season_found(panel: Panel) -> int:
@@ -116,6 +141,11 @@ class Scaled:
     def training(self, windows: WindowSpec) -> TensorBlocks:
         rows = [self.rows[name][: self.panel.num_training(one)] for name, one in self.panel.series.items()]
         return TensorBlocks(rows, windows.span)
+
+    def before_test(self, windows: WindowSpec) -> TensorBlocks:
+        """The windows of training and validation rows together."""
+        ends = {name: self.panel.num_training(one) + self.panel.folds.validation for name, one in self.panel.series.items()}
+        return TensorBlocks([self.rows[name][:end] for name, end in ends.items()], windows.span)
 
     def validation(self, windows: WindowSpec) -> TensorBlocks:
         """The windows of the validation origins that every rival has too."""

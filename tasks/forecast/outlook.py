@@ -17,7 +17,7 @@ from tasks.ingest.calendar import Calendar
 from tasks.ingest.canonical import read_tails
 from tasks.ingest.statics import Statics
 from tasks.ingest.task import Series
-from tasks.ingest.timeline import fixed_seconds, following, grid_between, parse_offset, parse_timezone
+from tasks.ingest.timeline import fixed_seconds, following, grid_between, local_stamp, parse_offset, parse_timezone
 from tasks.storage import Store
 
 FEWEST = 32  # origins whose errors the quantiles of a series follow, or none are
@@ -45,7 +45,11 @@ class Outlook:
     Nothing later than a series' origin is looked at, but for the future covariates of its horizon.
     """
 
-    def __init__(self, bundle: Bundle, statics: Statics, origin: datetime | None, quarantine: bool = False):
+    def __init__(
+        self, bundle: Bundle, statics: Statics, origin: datetime | None, quarantine: bool = False, judged: Bundle | None = None
+    ):
+        """`judged` is the same model before it went on to all rows: its errors on those held out are those to follow."""
+        self.judged = judged or bundle
         self.bundle, self.about, self.statics, self.quarantine = bundle, bundle.description, statics, quarantine
         facts = self.about.series
         self.columns, self.offset, self.zone = facts.columns, parse_offset(facts.frequency), parse_timezone(facts.timezone)
@@ -134,7 +138,7 @@ class Outlook:
         behind = round((stamps[0] - facts["first"]) / 1e6 / seconds) if seconds else 0  # rows that were not read
         trained = 0
         if scale and self.about.calibration:
-            trained = scale.steps - self.about.calibration.held_out - self.begins_later(scale, facts["first"])
+            trained = scale.steps - self.judged.description.calibration.held_out - self.begins_later(scale, facts["first"])
         first = max(trained - behind, len(rows) - self.rows_followed) - self.about.windows.lookback
         first = min(max(first, 0), len(rows)) if self.followed else len(rows)
         return stamps[first:], rows[first:]
@@ -227,14 +231,18 @@ class Outlook:
 
     def quantiles(self, views: list[View], past: torch.Tensor, future: torch.Tensor, forecast: np.ndarray) -> np.ndarray:
         """Scaled quantiles (N, H, Q): as validation left them, or as they follow the newest errors of a series."""
-        quantiles = shifted(self.bundle.quantiles(past, future, forecast), np.array(self.about.calibration.offsets))
+        around = self.bundle.quantiles(past, future, forecast)
+        quantiles = shifted(around, np.array(self.about.calibration.offsets))
         for at, view in enumerate(views):
             if len(view.before[1]) >= self.about.windows.span:  # else it is one of too many, or too short to follow
-                quantiles[at] = self.following(view)
+                quantiles[at] = self.following(view, around[at])
         return quantiles
 
-    def following(self, view: View) -> np.ndarray:
-        """The scaled quantiles (H, Q) of one series, once those of each earlier origin have followed the errors known since."""
+    def following(self, view: View, newest: np.ndarray) -> np.ndarray:
+        """The scaled quantiles (H, Q) of one series, once those of each earlier origin have followed the errors known since.
+
+        `newest` (H, Q) are those at its last origin, before any offsets.
+        """
         cut, (stamps, rows) = self.about.windows, view.before
         later = np.full((cut.horizon, rows.shape[1]), np.nan)  # what is not known ahead, no window up to the origin looks at
         later[:, self.columns.first_known :] = view.future
@@ -244,10 +252,11 @@ class Outlook:
         scaled = torch.from_numpy(((rows - view.scale.mean) / view.scale.std).astype(np.float32))
         starts = torch.arange((len(rows) - cut.span) % cut.stride, len(rows) - cut.span + 1, cut.stride)
         batch = Batch.split(gather(scaled.contiguous(), starts, cut.span), cut.lookback, self.columns)
-        number = torch.full((len(starts),), self.bundle.numbers.get(view.series_id, 0))
-        forecast = self.bundle.forecast(batch.past, batch.future, number)
+        number = torch.full((len(starts),), self.judged.numbers.get(view.series_id, 0))
+        forecast = self.judged.forecast(batch.past, batch.future, number)
         truth = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
-        around = self.bundle.quantiles(batch.past, batch.future, forecast)
+        around = self.judged.quantiles(batch.past, batch.future, forecast)
+        around[-1] = newest
         return self.about.calibration.rolled(cut.stride).follow(around, truth.numpy())[-1]
 
     def check(self, frames: list[pd.DataFrame]) -> None:
@@ -263,7 +272,7 @@ class Outlook:
             raise Fault((self.set_aside or ["The source has no series to forecast."])[0] + more)
 
     def say(self, micros: int) -> str:
-        return pd.Timestamp(int(micros), unit="us", tz="UTC").tz_convert(self.zone).isoformat()
+        return local_stamp(micros, self.zone)
 
 
 def quantile_name(level: float) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tasks.ingest.panel import Ledger, Panel
 from tasks.ingest.sources import SourceSpec
-from tasks.ingest.timeline import fixed_seconds, grid_between, parse_offset, parse_timezone
+from tasks.ingest.timeline import fixed_seconds, grid_between, local_stamp, parse_offset, parse_timezone
 
 LARGEST_GRID = 50  # times as many steps as rows are taken for a wrong stamp or a wrong frequency
 SMALL_GRID = 1_000_000  # steps below which they are not
@@ -39,8 +39,7 @@ class Grid:
 
     def say(self, micros: int) -> str:
         """An instant on the local clock, ISO 8601 with its offset."""
-        zone = parse_timezone(self.timezone)
-        return pd.Timestamp(int(micros), unit="us", tz="UTC").tz_convert(zone).isoformat()
+        return local_stamp(micros, parse_timezone(self.timezone))
 
 
 @lru_cache(64)

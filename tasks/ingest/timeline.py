@@ -35,6 +35,11 @@ def parse_timezone(name: str) -> tzinfo:
         ) from error
 
 
+def local_stamp(micros: int, zone: tzinfo) -> str:
+    """An instant, microseconds UTC, as a reader of the source knows it."""
+    return pd.Timestamp(int(micros), unit="us", tz="UTC").tz_convert(zone).isoformat()
+
+
 def parse_offset(frequency: str) -> pd.DateOffset:
     """The pandas offset that a frequency alias names.
 

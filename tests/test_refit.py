@@ -1,0 +1,153 @@
+"""What goes live has gone on learning from all rows, and quantiles and scores stay those of rows that were held out."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+import torch
+from deltalake import DeltaTable
+
+from flows.explaining import explaining
+from flows.forecasting import forecasting
+from flows.showing import showing
+from flows.training import training
+from models.specs import FitSpec
+from tasks.promote import read_live
+from tasks.refit import RATE, SHARE, alone, going_on
+from tasks.train import read_bundle
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ALONE = {"source__future_covariates": []}  # so that there is nothing to bring for the steps after the newest row
+LAST = "2024-01-25T23:00:00+00:00"
+
+
+def step_of(outcome, name):
+    return {entry.step: entry.state for entry in outcome.tasks}.get(name)
+
+
+def curve(seed, best_epoch, steps):
+    return {"form": "residual", "seed": seed, "best_epoch": best_epoch, "epochs": [{"epoch": 1, "step": one} for one in steps]}
+
+
+def test_a_network_goes_on_for_half_as_many_steps_as_were_best_at_a_lower_rate_that_falls():
+    fit = FitSpec(epochs=9, learning_rate=0.01, schedule="plateau", seeds=(3, 4))
+    further = going_on(fit, [curve(3, 1, [10, 20, 30]), curve(4, 3, [10, 20, 30])])  # best after 10 and after 30
+    assert (further.max_steps, further.epochs, further.steps_per_epoch) == (SHARE * 20, None, 10)
+    assert further.learning_rate == pytest.approx(RATE * 0.01)
+    assert (further.schedule, further.keep, further.init, further.seeds) == ("one_cycle", "last", "live", (3, 4))
+    FitSpec.model_validate(further.model_dump())  # it is one that a process could be given
+    assert going_on(fit, [curve(3, 1, [1])]).max_steps == 1
+
+
+@pytest.fixture(scope="module")
+def live_case(server, tmp_path_factory):
+    """A pipeline without covariates, trained once; not to be changed."""
+    from conftest import Case
+
+    case = Case(tmp_path_factory.mktemp("refit"))
+    case.write_spec(**ALONE, fit__seeds=[0, 1])
+    return case, training(case.spec)
+
+
+def test_what_goes_live_has_other_weights_and_else_is_the_model_that_was_scored(live_case):
+    case, outcome = live_case
+    live = read_live(case.store, "small")
+    assert step_of(outcome, "refit") == "Completed"
+    assert (live.model.digest, live.again.digest) == (outcome.model, outcome.refitted)
+    before, after = (read_bundle(case.store, one) for one in (live.model, live.again))
+    for own, other in zip(before.weights[0], after.weights[0], strict=True):
+        moved = [(own[name] - other[name]).abs().max().item() for name in own if own[name].numel()]
+        assert 0 < max(moved) < 0.1  # a little
+    assert before.spread_weights.keys() == after.spread_weights.keys()
+    assert all(torch.equal(value, after.spread_weights[name]) for name, value in before.spread_weights.items())
+    one, two = (bundle.description.model_dump() for bundle in (before, after))
+    assert (one["calibration"].pop("held_out"), two["calibration"].pop("held_out")) == (144, 0)
+    assert one == two
+    history = case.store.read_json(live.again, "history.json")["curves"]
+    assert [(own["seed"], own["epochs"][-1]["step"], set(own["epochs"][-1])) for own in history] == [
+        (seed, history[0]["epochs"][-1]["step"], {"epoch", "step", "train"}) for seed in (0, 1)
+    ]
+    assert not list(case.folder.glob("store/checkpoints/*"))
+
+
+def test_it_learned_from_the_newest_row_and_says_so(live_case):
+    case, outcome = live_case
+    live = read_live(case.store, "small")
+    assert datetime.fromtimestamp(live.again.through / 1e6, UTC).isoformat() == outcome.through == LAST
+    assert live.model.through is None
+    assert f"gone on learning from all rows to {LAST}" in (case.folder / "store" / "reports" / "small.html").read_text()
+    assert [showing(case.spec, digest).through for digest in (None, outcome.model[:12])] == [LAST, ""]
+    assert [showing(case.spec, digest).live for digest in (None, outcome.model[:12])] == [True, False]
+
+
+def test_it_forecasts_unless_it_knows_what_came_after_the_origin(live_case):
+    case, outcome = live_case
+    for origin, model in (
+        (None, outcome.refitted),
+        (LAST, outcome.refitted),
+        ("2024-01-25T22:00:00+00:00", outcome.model),
+        ("2024-01-20T00:00:00+00:00", outcome.model),
+    ):
+        case.write_spec(**ALONE, fit__seeds=[0, 1], forecast__origin=origin)
+        assert forecasting(case.spec).model == model
+    table = DeltaTable(case.store.forecasts).to_pandas()
+    assert set(table["model_digest"]) == {outcome.model, outcome.refitted}
+
+
+def test_what_is_not_promoted_does_not_go_on_and_what_is_live_stays(server, trained):
+    before = read_live(trained.store, "small")
+    trained.write_spec(fit__learning_rate=1e-9)
+    outcome = training(trained.spec)
+    assert "not promoted" in outcome.reason
+    assert step_of(outcome, "refit") is None
+    assert (outcome.refitted, outcome.through) == (None, "")
+    assert read_live(trained.store, "small") == before
+
+
+def test_refit_can_be_turned_off_and_on_for_a_model_that_is_live(server, trained):
+    first = read_live(trained.store, "small")
+    trained.write_spec(refit=False)
+    assert "refit" not in {one.step for one in explaining(trained.spec)}
+    outcome = training(trained.spec)
+    assert (outcome.promoted, outcome.refitted, step_of(outcome, "refit")) == (False, None, None)
+    assert read_live(trained.store, "small") == first.model_copy(update={"again": None})
+    assert "gone on learning" not in (trained.folder / "store" / "reports" / "small.html").read_text()
+    trained.write_spec()
+    assert {one.step: one.cached for one in explaining(trained.spec)}["refit"]
+    assert step_of(training(trained.spec), "refit") == "Cached"
+    assert read_live(trained.store, "small") == first
+
+
+def test_a_training_begins_with_what_was_scored_and_not_with_what_has_seen_all_rows(server, trained):
+    trained.write_spec(fit__init="live", fit__learning_rate=0.002)
+    training(trained.spec)
+    manifests = trained.store.manifests("train")
+    started = [one["made_from"]["inputs"]["start"] for one in manifests if one["made_from"]["inputs"].get("start")]
+    assert started == [read_live(trained.store, "small").previous.digest] or started == [
+        read_live(trained.store, "small").model.digest
+    ]
+
+
+def test_a_live_pointer_of_an_earlier_version_is_read(trained):
+    path = trained.folder / "store" / "live" / "small.json"
+    document = json.loads(path.read_text())
+    for model in (document["model"], document.pop("again")):
+        model.pop("through")
+    path.write_text(json.dumps(document))
+    live = read_live(trained.store, "small")
+    assert live.forecaster() == live.model
+    assert live.forecaster(datetime(2024, 1, 1, tzinfo=UTC)) == live.model
+
+
+def test_a_member_alone_is_that_very_one(live_case):
+    case, _ = live_case
+    bundle = read_bundle(case.store, read_live(case.store, "small").model)
+    noisy = bundle.description.members[0].model_copy(
+        update={"network": bundle.description.members[0].network.model_copy(update={"noise": 0.3})}
+    )
+    both = bundle.description.model_copy(update={"members": (*bundle.description.members, noisy)})
+    other = [{name: value + 1 for name, value in one.items()} for one in bundle.weights[0]]
+    own = alone(replace(bundle, description=both, weights=[*bundle.weights, other]), 1)
+    assert own.description.members == (noisy,)
+    assert own.weights == [other]
