@@ -12,7 +12,7 @@ demo: .venv/ready-demo
 	$(BIN)/convcast forecast deployments/demo.yaml
 
 test: .venv/ready-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 fast: .venv/ready-dev
 	$(BIN)/python -m pytest -m "not server and not fuzz and not kills"

@@ -63,8 +63,8 @@ def fold_rows(num_rows: int, folds: FoldSpec, windows: WindowSpec, series_id: st
     """The rows that the windows of each fold may touch, fold by fold.
 
     Training windows end where validation begins. A validation or test window may look back into
-    the rows before its fold, but every row it is scored on lies inside it. All is no fold: it is what a model is fitted
-    on again once it has been scored.
+    the rows before its fold, but every row it is scored on lies inside it. All is no fold: it is what a model goes on
+    to once it has been scored.
 
     Raises:
         Fault: a fold would be left without a single window.
