@@ -175,7 +175,7 @@ def print_trained(trained, path: Path) -> None:
     print_set_aside(trained.set_aside, trained.faults)
     facts = {"season": trained.season}
     if trained.refitted:
-        facts["refit"] = f"on all rows to {trained.through}, as {trained.refitted[:8]}, which forecasts"
+        facts["refit"] = f"on all rows to {trained.through}, as {trained.refitted[:8]}, which is to forecast"
     print_end(trained, path, facts, "forecast table")
 
 
@@ -279,10 +279,11 @@ def print_forecasted(forecasted, path: Path) -> None:
     print_set_aside(forecasted.set_aside, forecasted.faults)
     if forecasted.known:
         click.echo(f"The truth is known for {forecasted.known:,} of them: MAE {forecasted.mae:.4g}")
+    scored = ", as it was scored: what is live has learned from rows after this origin" if forecasted.as_scored else ""
     print_facts(
         {
             "forecast table": f"{forecasted.forecast_table} (Delta Lake, version {forecasted.table_version})",
-            "model": forecasted.model[:12],
+            "model": forecasted.model[:12] + scored,
             "read it": f"in Python, deltalake.DeltaTable({forecasted.forecast_table!r}).to_pandas()",
             "next": f"{command()} up {shlex.quote(str(path))}   (retrain and forecast on a schedule)",
         }

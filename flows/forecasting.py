@@ -28,6 +28,7 @@ class Forecasted(BaseModel):
     run_id: str
     tasks: list[StepState]
     model: str  # digest
+    as_scored: bool  # it is not the one that forecasts from the newest rows, as that knows what came after the origin
     forecast_table: str
     table_version: int
     rows_written: int
@@ -62,11 +63,11 @@ def forecasting(spec: AnySpec) -> Forecasted | Labelling:
         model = live.forecaster(spec.forecast.origin)
         published = forecast(spec.name, model, live.model, got.series, *settings, run.id, run.now, store)
         return Forecasted(
-            name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, forecast_table=published.table,
-            table_version=published.version, rows_written=published.rows, num_series=published.num_series,
-            new_series=published.new_series, set_aside=got.set_aside + published.num_set_aside,
-            faults=(*got.faults, *published.set_aside)[:10], origins=published.origins, known=published.known,
-            mae=published.mae, seconds=run.seconds,
+            name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, as_scored=model != live.forecaster(),
+            forecast_table=published.table, table_version=published.version, rows_written=published.rows,
+            num_series=published.num_series, new_series=published.new_series,
+            set_aside=got.set_aside + published.num_set_aside, faults=(*got.faults, *published.set_aside)[:10],
+            origins=published.origins, known=published.known, mae=published.mae, seconds=run.seconds,
         )  # fmt: skip
 
 

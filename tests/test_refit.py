@@ -8,6 +8,7 @@ import pytest
 import torch
 from deltalake import DeltaTable
 
+from flows.console import print_forecasted
 from flows.explaining import explaining
 from flows.forecasting import forecasting
 from flows.showing import showing
@@ -81,7 +82,7 @@ def test_it_learned_from_the_newest_row_and_says_so(live_case):
     assert [showing(case.spec, digest).live for digest in (None, outcome.model[:12])] == [True, False]
 
 
-def test_it_forecasts_unless_it_knows_what_came_after_the_origin(live_case):
+def test_it_forecasts_unless_it_knows_what_came_after_the_origin(live_case, capsys):
     case, outcome = live_case
     for origin, model in (
         (None, outcome.refitted),
@@ -90,7 +91,10 @@ def test_it_forecasts_unless_it_knows_what_came_after_the_origin(live_case):
         ("2024-01-20T00:00:00+00:00", outcome.model),
     ):
         case.write_spec(**ALONE, fit__seeds=[0, 1], forecast__origin=origin)
-        assert forecasting(case.spec).model == model
+        forecasted = forecasting(case.spec)
+        assert forecasted.model == model
+        print_forecasted(forecasted, case.yaml)
+        assert ("as it was scored" in capsys.readouterr().out) == (model == outcome.model)
     table = DeltaTable(case.store.forecasts).to_pandas()
     assert set(table["model_digest"]) == {outcome.model, outcome.refitted}
 
