@@ -15,6 +15,7 @@ def print_model(shown) -> None:
     facts, windows = shown.facts, shown.windows
     season = f"season of {facts.season} steps" if facts.season > 1 else "no season"
     rows = f", all rows to {shown.through}" if shown.through else ""
+    rows += f"; scored before as {shown.scored[:8]}" if shown.scored else ""
     stops = f"; {stopping(shown.num_floored, shown.num_series)}" if shown.num_floored else ""
     click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, bundle format {shown.format}")
     print_facts(

@@ -45,6 +45,7 @@ class Shown(BaseModel):
     members: tuple[Part, ...]
     trained_on: str  # digest of the windows
     through: str  # the newest row of all, where it went on learning from all of them; else empty
+    scored: str  # digest of the model that it went on from, where it is live; else empty
     versions: dict[str, str]
     folder: str
 
@@ -78,7 +79,7 @@ def showing(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Show
     live, model = read_live(store, spec.name), named_model(spec, digest)
     if isinstance(model, ClassModel):
         return shown_classifier(store, live, model)
-    bundle = read_bundle(store, model)
+    bundle, went_on = read_bundle(store, model), live is not None and live.again == model
     about = bundle.description
     members = tuple(
         Part(
@@ -89,8 +90,8 @@ def showing(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Show
     return Shown(
         digest=model.digest, live=live is not None and live.forecaster().digest == model.digest, format=about.format,
         facts=about.series, windows=about.windows, num_series=len(about.scaler.series), members=members,
-        num_floored=about.scaler.num_floored, trained_on=about.trained_on, through=through(model), versions=about.versions,
-        folder=str(store.folder(model.step, model.key)),
+        num_floored=about.scaler.num_floored, trained_on=about.trained_on, through=through(model),
+        scored=live.model.digest if went_on else "", versions=about.versions, folder=str(store.folder(model.step, model.key)),
     )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ HOME = Path(tempfile.mkdtemp(prefix="convcast-tests-"))
 os.environ["PREFECT_HOME"] = str(HOME)
 os.environ.pop("PREFECT_API_URL", None)
 os.environ.pop("PREFECT_PROFILE", None)
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores; said before torch is there
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
 
 
 def clean_up() -> None:

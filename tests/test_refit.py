@@ -79,6 +79,7 @@ def test_it_learned_from_the_newest_row_and_says_so(live_case):
     assert live.model.through is None
     assert f"gone on learning from all rows to {LAST}" in (case.folder / "store" / "reports" / "small.html").read_text()
     assert [showing(case.spec, digest).through for digest in (None, outcome.model[:12])] == [LAST, ""]
+    assert [showing(case.spec, digest).scored for digest in (None, outcome.model[:12])] == [outcome.model, ""]
     assert [showing(case.spec, digest).live for digest in (None, outcome.model[:12])] == [True, False]
 
 
