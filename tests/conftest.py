@@ -21,6 +21,10 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they sha
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
 
 
+def pytest_sessionfinish() -> None:
+    clean_up()  # a process of many is not given the time for what it does at its exit
+
+
 def clean_up() -> None:
     from flows.server import stop
 
