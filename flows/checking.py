@@ -8,7 +8,8 @@ from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
 from flows.checking_cases import CheckedCases, check_cases
-from flows.preparing import Ingested, check_season, ingest_source, list_faults, period_for, season_for, stock_of, windows_for
+from flows.ingesting import Ingested, ingest_source, list_faults
+from flows.preparing import check_season, period_for, season_for, stock_of, windows_for
 from flows.running import few_at_once, run_of
 from flows.spec import AnySpec, PipelineSpec, check_gate
 from models.errors import Fault

@@ -4,7 +4,7 @@ from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
 from flows.classifying import Labelling, label_steps
-from flows.preparing import ingest_source
+from flows.ingesting import ingest_source
 from flows.running import few_at_once, run_of
 from flows.spec import AnySpec, PipelineSpec
 from models.errors import Fault

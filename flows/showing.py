@@ -79,7 +79,7 @@ def showing(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Show
     live, model = read_live(store, spec.name), named_model(spec, digest)
     if isinstance(model, ClassModel):
         return shown_classifier(store, live, model)
-    bundle, went_on = read_bundle(store, model), live is not None and live.again == model
+    bundle, went_on = read_bundle(store, model), live is not None and live.refitted == model
     about = bundle.description
     members = tuple(
         Part(

@@ -14,6 +14,7 @@ from flows.running import Run, few_at_once, run_of
 from flows.spec import AnySpec, PipelineSpec, check_networks
 from models.errors import Fault
 from models.networks import FORMS, NetworkSpec, form_name, is_worth_trying
+from models.specs import GateSpec
 from models.start import check_form
 from models.windows import WindowSettings
 from tasks.calibrate import calibrate
@@ -61,7 +62,7 @@ class Outcome(NamedTuple):
     """What the steps of a training run made."""
 
     model: Model
-    again: Model | None  # the model once it went on to all rows
+    refitted: Model | None  # the model once it went on to all rows
     scores: dict[str, Scores | None]
     promotion: Promotion
     page: Page
@@ -78,13 +79,13 @@ def training(spec: AnySpec) -> Trained | TrainedClassifier:
             return trained_classifier(spec, store, run)
     check_networks(spec)
     with run_of(store) as run:
-        model, again, scores, promotion, page, aside, season = training_steps(spec, store, run)
+        model, refitted, scores, promotion, page, aside, season = training_steps(spec, store, run)
         path = publish_report(spec.name, page, store)
         if promotion.promoted or any(entry.state != "Cached" for entry in run.tasks if entry.step != "promote"):
             show_scores(spec.name, scores, path, promotion.reason)  # a run without news leaves the last ones standing
         trained = Trained(
             name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, promoted=promotion.promoted,
-            refitted=again and again.digest, through=through(again or model),
+            refitted=refitted and refitted.digest, through=through(refitted or model),
             reason=promotion.reason, scores={who: own.scores if own else None for who, own in scores.items()},
             intervals=scores["new"].intervals["test"],
             num_series=model.num_series, too_short=model.too_short, short_series=short_series(model, store),
@@ -132,22 +133,22 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     if displaced := displaced_by(model, live):
         theirs = prepared_for(displaced, spec, chunks, made, store)
         rivals["live model"] = validate(displaced, theirs.windows, theirs.normalised, spec.folds, store, label="validate_live")
-    again = None
-    if spec.refit and may_go_live(model, new, rivals, spec):
-        again = refit(model, made.windows, made.normalised, spec.folds, spec.recipes, store)
-    promotion = promote(spec.name, model, again, new, rivals, spec.gate, live, run.id, run.now, store)
+    refitted = None
+    if spec.refit and may_go_live(model, new, rivals, spec.gate):
+        refitted = refit(model, made.windows, made.normalised, spec.folds, spec.recipes, store)
+    promotion = promote(spec.name, model, refitted, new, rivals, spec.gate, live, run.id, run.now, store)
     got = made.ingested
     aside = SetAside(series=got.set_aside, faults=tuple(got.faults[:20]))
     subject = subject_of(spec, made.season_said)
     page = report(subject, got.overview, got.series, aside, model, new, rivals, spec.gate, made.selection, store)
     is_live = live is not None and live.model.digest == model.digest
     scores = {"new": new, "live": new if is_live else rivals.get("live model"), "naive": naive}
-    return Outcome(model, again, scores, promotion, page, aside, made.season_said)
+    return Outcome(model, refitted, scores, promotion, page, aside, made.season_said)
 
 
-def may_go_live(model: Model, new: Scores, rivals: dict[str, Scores], spec: PipelineSpec) -> bool:
+def may_go_live(model: Model, new: Scores, rivals: dict[str, Scores], gate: GateSpec) -> bool:
     """Whether a model passes the gate, or may, where that is not known yet."""
-    return bool(unknown_steps([model, new, rivals])) or judge(model, new, rivals, spec.gate).promoted
+    return bool(unknown_steps([model, new, rivals])) or judge(model, new, rivals, gate).promoted
 
 
 def train_forms(spec: PipelineSpec, made: Prepared, store: Store, start: Model | None = None) -> Model:

@@ -26,16 +26,16 @@ class Live(BaseModel):
     previous: Model | ClassModel | None  # the model it took the place of
     promoted_at: datetime
     run_id: str
-    again: Model | None = None  # the same model once it went on learning from all rows there were
+    refitted: Model | None = None  # the same model once it went on learning from all rows there were
 
     def forecaster(self, origin: datetime | None = None) -> Model | ClassModel:
         """What forecasts from an origin, or from the newest rows where it is None.
 
         That is the model that went on to all rows, but not where it would know what came after.
         """
-        if self.again is None or (origin is not None and origin.timestamp() * 1e6 < self.again.through):
+        if self.refitted is None or (origin is not None and origin.timestamp() * 1e6 < self.refitted.through):
             return self.model
-        return self.again
+        return self.refitted
 
 
 class Promotion(BaseModel):
@@ -67,7 +67,7 @@ def read_live(store: Store, name: str) -> Live | None:
 def promote(
     name: str,
     model: Model | ClassModel,
-    again: Model | None,
+    refitted: Model | None,
     new: Scores | ClassScores,
     rivals: dict[str, Scores] | dict[str, ClassScores],
     gate: GateSpec | ClassGateSpec,
@@ -79,7 +79,7 @@ def promote(
     """Make the model live if it passes the gate.
 
     Args:
-        again: the model once it went on to all rows, which is to forecast in its place.
+        refitted: the model once it went on to all rows, which is to forecast in its place.
         seen: the live pointer that its rivals were chosen by.
 
     Raises:
@@ -91,8 +91,9 @@ def promote(
     try:
         current = read_live(store, name)
         if current and current.model.digest == model.digest:
-            if verdict.promoted and current.again != again:  # another setting of refit, or another library
-                store.put_document(current.model_copy(update={"again": again}).model_dump(mode="json"), "live", f"{name}.json")
+            if verdict.promoted and current.refitted != refitted:  # another setting of refit, or another library
+                newer = current.model_copy(update={"refitted": refitted})
+                store.put_document(newer.model_dump(mode="json"), "live", f"{name}.json")
             since = f"{current.promoted_at:%Y-%m-%d %H:%M} UTC"
             return Promotion(promoted=False, reason=f"Model {short(model)} is live already, since {since}.")
         if not verdict.promoted:
@@ -100,7 +101,7 @@ def promote(
         if (current and current.model.digest) != (seen and seen.model.digest):
             raise Fault(f"Another run changed which model of {name!r} is live while this one validated. Run train again.")
         previous = seen.model if seen else None
-        live = Live(model=model, previous=previous, promoted_at=now, run_id=run_id, again=again)
+        live = Live(model=model, previous=previous, promoted_at=now, run_id=run_id, refitted=refitted)
         store.put_document(live.model_dump(mode="json"), "live", f"{name}.json")
     finally:
         locks.release_lock(f"live-{name}", holder)

@@ -48,9 +48,9 @@ def refit(
         weights.append([one.weights for one in fitted])
         for seed, one in zip(member.seeds, fitted, strict=True):
             curves.append(before[seed] | {"best_epoch": one.best_epoch, "epochs": one.history})
-    again = Bundle(holding_nothing_out(bundle.description), weights, bundle.spread_weights)
+    refitted = Bundle(holding_nothing_out(bundle.description), weights, bundle.spread_weights)
     with store.draft(call) as draft:
-        for name, content in dump_bundle(again).items():
+        for name, content in dump_bundle(refitted).items():
             draft.write_bytes(name, content)
         draft.write_json("history.json", history | {"curves": curves})
         facts = model.model_dump(exclude={"step", "key", "digest", "through"})

@@ -63,14 +63,14 @@ def calibrated(bundle, held_out, levels=(0.1, 0.5, 0.9), rolling=True):
     return replace(bundle, description=about.model_copy(update={"calibration": own}), spread_weights=network.state_dict())
 
 
-def outlook(bundle, origin=None, quarantine=False, statics=NONE, judged=None):
+def outlook(bundle, origin=None, quarantine=False, statics=NONE, scored=None):
     at = None if origin is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=origin)
-    return Outlook(bundle, statics, at, quarantine, judged)
+    return Outlook(bundle, statics, at, quarantine, scored)
 
 
-def forecast(tmp_path, bundle, rows, origin=None, first=None, cut=None, statics=NONE, judged=None):
+def forecast(tmp_path, bundle, rows, origin=None, first=None, cut=None, statics=NONE, scored=None):
     """The forecasts of every series, and the outlook that made them."""
-    store, looking = Store(tmp_path), outlook(bundle, origin, statics=statics, judged=judged)
+    store, looking = Store(tmp_path), outlook(bundle, origin, statics=statics, scored=scored)
     frames = looking.forecast_shards(store, [write_shard(store, bundle.description.series.columns, rows, first, cut)])
     looking.check(frames)
     return frames[0], looking
@@ -290,7 +290,7 @@ def test_quantiles_follow_the_errors_since_training_as_a_plain_loop_works_out(tm
     rows, held_out, levels = noise(40), 16, (0.1, 0.5, 0.9)
     bundle = calibrated(bundle_of(Columns(), {"a": rows[:30]}), held_out)  # rows 0 to 13 were trained on
     newest = changed(bundle) if went_on else bundle
-    frame, looking = forecast(tmp_path, newest, {"a": rows}, judged=bundle if went_on else None)
+    frame, looking = forecast(tmp_path, newest, {"a": rows}, scored=bundle if went_on else None)
     assert looking.followed > 30
     scale = bundle.description.scaler.of("a")
     truth = ((rows[:, 0] - scale.mean[0]) / scale.std[0]).astype(np.float32)

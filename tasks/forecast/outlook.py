@@ -46,10 +46,10 @@ class Outlook:
     """
 
     def __init__(
-        self, bundle: Bundle, statics: Statics, origin: datetime | None, quarantine: bool = False, judged: Bundle | None = None
+        self, bundle: Bundle, statics: Statics, origin: datetime | None, quarantine: bool = False, scored: Bundle | None = None
     ):
-        """`judged` is the same model before it went on to all rows: its errors on those held out are those to follow."""
-        self.judged = judged or bundle
+        """`scored` is the same model before it went on to all rows: its errors on those held out are those to follow."""
+        self.scored = scored or bundle
         self.bundle, self.about, self.statics, self.quarantine = bundle, bundle.description, statics, quarantine
         facts = self.about.series
         self.columns, self.offset, self.zone = facts.columns, parse_offset(facts.frequency), parse_timezone(facts.timezone)
@@ -138,7 +138,7 @@ class Outlook:
         behind = round((stamps[0] - facts["first"]) / 1e6 / seconds) if seconds else 0  # rows that were not read
         trained = 0
         if scale and self.about.calibration:
-            trained = scale.steps - self.judged.description.calibration.held_out - self.begins_later(scale, facts["first"])
+            trained = scale.steps - self.scored.description.calibration.held_out - self.begins_later(scale, facts["first"])
         first = max(trained - behind, len(rows) - self.rows_followed) - self.about.windows.lookback
         first = min(max(first, 0), len(rows)) if self.followed else len(rows)
         return stamps[first:], rows[first:]
@@ -252,10 +252,10 @@ class Outlook:
         scaled = torch.from_numpy(((rows - view.scale.mean) / view.scale.std).astype(np.float32))
         starts = torch.arange((len(rows) - cut.span) % cut.stride, len(rows) - cut.span + 1, cut.stride)
         batch = Batch.split(gather(scaled.contiguous(), starts, cut.span), cut.lookback, self.columns)
-        number = torch.full((len(starts),), self.judged.numbers.get(view.series_id, 0))
-        forecast = self.judged.forecast(batch.past, batch.future, number)
+        number = torch.full((len(starts),), self.scored.numbers.get(view.series_id, 0))
+        forecast = self.scored.forecast(batch.past, batch.future, number)
         truth = batch.target if batch.weight is None else batch.target.where(batch.weight > 0, torch.nan)
-        around = self.judged.quantiles(batch.past, batch.future, forecast)
+        around = self.scored.quantiles(batch.past, batch.future, forecast)
         around[-1] = newest
         return self.about.calibration.rolled(cut.stride).follow(around, truth.numpy())[-1]
 

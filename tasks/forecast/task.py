@@ -37,7 +37,7 @@ class Published(BaseModel):
 def forecast(
     name: str,
     model: Model,
-    judged: Model,
+    scored: Model,
     series: list[Series],
     statics: Statics,
     origin: datetime | None,
@@ -49,11 +49,11 @@ def forecast(
     """Forecast every series from `origin`, or from its last target, and upsert the rows into the forecast table.
 
     Args:
-        judged: the model as it was when its newest rows were held out, whose errors quantiles follow; `model` itself, where
+        scored: the model as it was when its newest rows were held out, whose errors quantiles follow; `model` itself, where
             it did not go on to these.
     """
     bundle = read_bundle(store, model)
-    outlook = Outlook(bundle, statics, origin, quarantine, None if judged == model else read_bundle(store, judged))
+    outlook = Outlook(bundle, statics, origin, quarantine, None if scored == model else read_bundle(store, scored))
     frames = outlook.forecast_shards(store, series)
     outlook.check(frames)
     rows = pd.concat(frames, ignore_index=True)
