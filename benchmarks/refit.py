@@ -33,10 +33,10 @@ from tasks.refit import going_on
 
 def gone_on(one: Candidate, scaled: Scaled, windows: WindowSpec, seed: int) -> Fitted:
     """A network once it has gone on to the validation rows."""
-    curve = {"best_epoch": one.fitted.best_epoch, "epochs": one.fitted.history}
+    curve = {"seed": seed, "best_epoch": one.fitted.best_epoch, "epochs": one.fitted.history}
     build = partial(build_with, one.build, one.fitted.weights)
     rows = Numbered(scaled.before_test(windows))
-    return fit(build, rows, None, scaled.columns, windows, going_on(one.recipe, [curve]), seed)
+    return fit(build, rows, None, scaled.columns, windows, going_on([curve], one.recipe), seed)
 
 
 def run(panel: Panel, seed: int) -> tuple[float, float]:

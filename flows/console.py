@@ -175,7 +175,8 @@ def print_trained(trained, path: Path) -> None:
     print_set_aside(trained.set_aside, trained.faults)
     facts = {"season": trained.season}
     if trained.refitted:
-        facts["refit"] = f"on all rows to {trained.through}, as {trained.refitted[:8]}, which is to forecast"
+        whose = "the live model " if any(entry.step == "refit_live" for entry in trained.tasks) else ""
+        facts["refit"] = f"{whose}on all rows to {trained.through}, as {trained.refitted[:8]}, which is to forecast"
     print_end(trained, path, facts, "forecast table")
 
 

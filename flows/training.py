@@ -13,7 +13,7 @@ from flows.preparing import Prepared, prepare, stock_of
 from flows.running import Run, few_at_once, run_of
 from flows.spec import AnySpec, PipelineSpec, check_networks
 from models.errors import Fault
-from models.networks import FORMS, NetworkSpec, form_name, is_worth_trying
+from models.networks import FORMS, FitSettings, NetworkSpec, form_name, is_worth_trying
 from models.specs import GateSpec
 from models.start import check_form
 from models.windows import WindowSettings
@@ -41,7 +41,7 @@ class Trained(BaseModel):
     run_id: str
     tasks: list[StepState]
     model: str  # digest
-    refitted: str | None = None  # digest of the model once it went on to all rows, which forecasts; None: it did not
+    refitted: str | None = None  # digest of the model that is live now once it went on to all rows, and so forecasts
     through: str = ""  # the newest of these rows
     promoted: bool
     reason: str
@@ -62,7 +62,7 @@ class Outcome(NamedTuple):
     """What the steps of a training run made."""
 
     model: Model
-    refitted: Model | None  # the model once it went on to all rows
+    refitted: Model | None  # the model that is live from now on, once it went on to all rows
     scores: dict[str, Scores | None]
     promotion: Promotion
     page: Page
@@ -129,13 +129,15 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     model = calibrated(train_forms(spec, made, store, start), spec, made, store)
     new = validate(model, made.windows, made.normalised, spec.folds, store)
     naive = validate(None, made.windows, made.normalised, spec.folds, store, label="validate_naive")
-    rivals = {"seasonal naive": naive}
+    rivals, theirs = {"seasonal naive": naive}, made
     if displaced := displaced_by(model, live):
         theirs = prepared_for(displaced, spec, chunks, made, store)
         rivals["live model"] = validate(displaced, theirs.windows, theirs.normalised, spec.folds, store, label="validate_live")
-    refitted = None
+    refitted, where = None, FitSettings(device=spec.fit.device, devices=spec.fit.devices)
     if spec.refit and may_go_live(model, new, rivals, spec.gate):
-        refitted = refit(model, made.windows, made.normalised, spec.folds, spec.recipes, store)
+        refitted = refit(model, made.windows, made.normalised, spec.folds, where, store)
+    elif spec.refit and live and displaced == live.model:  # it stays, and is to know the newest rows too
+        refitted = refit(displaced, theirs.windows, theirs.normalised, spec.folds, where, store, label="refit_live")
     promotion = promote(spec.name, model, refitted, new, rivals, spec.gate, live, run.id, run.now, store)
     got = made.ingested
     aside = SetAside(series=got.set_aside, faults=tuple(got.faults[:20]))

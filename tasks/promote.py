@@ -79,7 +79,8 @@ def promote(
     """Make the model live if it passes the gate.
 
     Args:
-        refitted: the model once it went on to all rows, which is to forecast in its place.
+        refitted: the model that is live from now on, this one or the one that stays, once it went on to all rows, which is to
+            forecast in its place; None: it forecasts as it was scored.
         seen: the live pointer that its rivals were chosen by.
 
     Raises:
@@ -90,15 +91,17 @@ def promote(
     locks.acquire_lock(f"live-{name}", holder)
     try:
         current = read_live(store, name)
-        if current and current.model.digest == model.digest:
-            if verdict.promoted and current.refitted != refitted:  # another setting of refit, or another library
-                newer = current.model_copy(update={"refitted": refitted})
-                store.put_document(newer.model_dump(mode="json"), "live", f"{name}.json")
+        is_live = current is not None and current.model.digest == model.digest
+        stays = is_live if verdict.promoted else current is not None and not is_live and same_model(current, seen)
+        if stays and current.refitted != refitted:
+            newer = current.model_copy(update={"refitted": refitted})
+            store.put_document(newer.model_dump(mode="json"), "live", f"{name}.json")
+        if is_live:
             since = f"{current.promoted_at:%Y-%m-%d %H:%M} UTC"
             return Promotion(promoted=False, reason=f"Model {short(model)} is live already, since {since}.")
         if not verdict.promoted:
             return verdict
-        if (current and current.model.digest) != (seen and seen.model.digest):
+        if not same_model(current, seen):
             raise Fault(f"Another run changed which model of {name!r} is live while this one validated. Run train again.")
         previous = seen.model if seen else None
         live = Live(model=model, previous=previous, promoted_at=now, run_id=run_id, refitted=refitted)
@@ -106,6 +109,11 @@ def promote(
     finally:
         locks.release_lock(f"live-{name}", holder)
     return verdict
+
+
+def same_model(one: Live | None, other: Live | None) -> bool:
+    """Whether two pointers name the same model."""
+    return (one and one.model.digest) == (other and other.model.digest)
 
 
 def judge(model: Model, new: Scores, rivals: dict[str, Scores], gate: GateSpec) -> Promotion:

@@ -1,9 +1,10 @@
-"""Let a model that passed the gate go on learning, from all rows there are, before it goes live."""
+"""Let the model that is to forecast, a new one or the one that stays live, go on learning from all rows there are."""
 
 from dataclasses import replace
 
 from models.bundle import Bundle, Description, dump_bundle
-from models.networks import NetworkSpec, form_name
+from models.networks import FitSettings, form_name, recipe
+from models.scaling import Scaler
 from models.specs import FitSpec
 from models.windows import FoldSpec
 from tasks.checkpoints import forget
@@ -24,25 +25,30 @@ def refit(
     windows: list[Windows],
     normalised: list[Normalised],
     folds: FoldSpec,
-    recipes: list[tuple[NetworkSpec, FitSpec]],
+    where: FitSettings,
     store: Store,
 ) -> Model:
     """Store the same networks once they have gone on from where they were best, a little way, on the rows of all folds.
+
+    Each goes on as it was fitted, whatever a spec says by now, so that no setting reaches a forecast that was not scored.
 
     Nothing is left to say how good they are, so they do not begin anew but stay near those that were scored. Quantiles stay
     those that the held-out rows have told: errors on rows that were learned from would tell too little.
 
     Args:
-        recipes: how each network of the model was fitted.
+        windows: of all rows there are now, in the form that the model takes; of one that has been live for a while they are
+            more than it was scored on.
+        where: on which device, and on how many; nothing else of it counts.
     """
     call, bundle = this_call(), read_bundle(store, model)
-    scaler, _ = read_scaler(normalised, windows[0].columns, store)
+    now, _ = read_scaler(normalised, windows[0].columns, store)
+    scaler = scaled_as_before(bundle.description.scaler, now, len(windows[0].columns.static))
     cut, history = open_windows(windows, scaler, folds, store), store.read_json(model, "history.json")
     checkpoints, weights, curves = store.folder("checkpoints", call.key), [], []
     for number, member in enumerate(bundle.description.members):
-        fit = next(fit for network, fit in recipes if network == member.network)
         before = {curve["seed"]: curve for curve in history["curves"] if curve["form"] == form_name(member.network)}
-        further = going_on(fit, list(before.values()))
+        further = going_on([before[seed] for seed in member.seeds], recipe(member.network, FitSettings()))
+        further = further.model_copy(update={"device": where.device or "auto", "devices": where.devices or 1})
         own, about = alone(bundle, number), bundle.description.series
         fitted = learn(cut, about, member.network, further, checkpoints / str(number), own, "all")
         weights.append([one.weights for one in fitted])
@@ -59,13 +65,24 @@ def refit(
     return found
 
 
-def going_on(fit: FitSpec, curves: list[dict]) -> FitSpec:
-    """How a network goes on that was best where these loss curves, a seed each, say."""
+def scaled_as_before(before: Scaler, now: Scaler, num_static: int) -> Scaler:
+    """The series that there are now, scaled as a model scales them; one that it never saw is scaled by its own history."""
+    series = {
+        name: before.series[name].model_copy(update={"steps": scale.steps})
+        if name in before.series
+        else before.adopted(scale, num_static)
+        for name, scale in now.series.items()
+    }
+    return now.model_copy(update={"series": series})
+
+
+def going_on(curves: list[dict], usual: FitSpec) -> FitSpec:
+    """How a network goes on that learned as these loss curves, a seed each, say; `usual` where they do not say how."""
+    fit = FitSpec.model_validate(curves[0]["fit"]) if "fit" in curves[0] else usual
     best = sum(curve["epochs"][curve["best_epoch"] - 1]["step"] for curve in curves) / len(curves)
     length = {"epochs": None, "max_steps": max(1, round(SHARE * best)), "steps_per_epoch": curves[0]["epochs"][0]["step"]}
-    return fit.model_copy(
-        update=length | {"learning_rate": RATE * fit.learning_rate, "schedule": "one_cycle", "keep": "last", "init": "live"}
-    )
+    pace = {"learning_rate": RATE * fit.learning_rate, "schedule": "one_cycle", "keep": "last"}
+    return fit.model_copy(update=length | pace | {"init": "live", "seeds": tuple(curve["seed"] for curve in curves)})
 
 
 def alone(bundle: Bundle, number: int) -> Bundle:

@@ -128,6 +128,7 @@ def page_facts(subject, model, new, rivals, gate) -> dict:
         "frequency": model.facts.frequency,
         "promoted": verdict.promoted,
         "refit": subject.spec["refit"],
+        "has_live": "live model" in rivals,
         "reason": verdict.reason,
         "facts": model.facts,
         "windows": model.windows,

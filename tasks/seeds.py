@@ -36,13 +36,15 @@ def fit_seeds(
 
     Args:
         start: whose weights a network begins with that has a form and seed of it.
-        fold: what is learned from; all: nothing is left to validate on.
+        fold: what is learned from; all: the networks of `start` go on, which know the series that it knows, and nothing is
+            left to validate on.
     """
-    numbers = number_series(cut.scaler) if getattr(network, "embedding", 0) else None
+    known = start.description.scaler if fold == "all" else cut.scaler
+    numbers = number_series(known) if getattr(network, "embedding", 0) else None
     training, validation = cut.fold(fold, numbers), None if fold == "all" else cut.telling("validation", numbers)
     held_out = f"{sum(validation.num_windows):,} to validate" if validation else "all that there are"
     say(f"{counted(sum(training.num_windows), 'windows')} to train on, {held_out}")
-    build = partial(build_network, network, facts.columns, cut.windows, facts.season, len(cut.scaler.series))
+    build = partial(build_network, network, facts.columns, cut.windows, facts.season, len(known.series))
     total, per_epoch = num_steps(spec, sum(training.num_windows))
     epochs = -(-total // per_epoch)
     fitted = []
@@ -58,7 +60,7 @@ def fit_seeds(
             calls = {"save": keeper.save, "due": keeper.due, "tell": partial(tell, bar, seed, epochs)}
             fitted.append(
                 fit(
-                    begin_with(start, build, network, seed, cut.scaler, validation is None) if spec.init == "live" else build,
+                    begin_with(start, build, network, seed, known, validation is None) if spec.init == "live" else build,
                     training,
                     validation,
                     facts.columns,

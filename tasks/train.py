@@ -155,9 +155,10 @@ def num_parameters(bundle: Bundle) -> int:
 
 
 def curves_of(network: NetworkSpec, spec: FitSpec, fitted: list[Fitted]) -> list[dict]:
-    """The loss curves, a seed each."""
-    pairs, form = zip(spec.seeds, fitted, strict=True), form_name(network)
-    return [{"form": form, "seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
+    """The loss curves, a seed each, and how they came about."""
+    same = {"form": form_name(network), "fit": spec.model_dump(mode="json")}
+    pairs = zip(spec.seeds, fitted, strict=True)
+    return [same | {"seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
 
 
 def read_bundle(store: Store, model: Model) -> Bundle:
