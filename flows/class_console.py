@@ -22,7 +22,12 @@ def print_trained_classifier(trained, path: Path) -> None:
     if trained.left_out:
         click.echo(f"{counted(trained.left_out, trained.what)} without a label left out")
     classes = shortlist((f"{name} {count:,}" for name, count in trained.classes.items()), 12)
-    print_end(trained, path, {"classes": classes}, "table of labels")
+    facts = {"classes": classes}
+    if trained.refitted:
+        whose = "the live model " if any(entry.step == "refit_live" for entry in trained.tasks) else ""
+        cases = counted(trained.num_refitted, trained.what)
+        facts["refit"] = f"{whose}on all {cases} with a label, as {trained.refitted[:8]}, which is to label"
+    print_end(trained, path, facts, "table of labels")
 
 
 def score_lines(trained, fold: str) -> list[str]:
@@ -46,11 +51,21 @@ def print_labelled(labelling, path: Path) -> None:
     print_facts(
         {
             "table of labels": f"{labelling.forecast_table} (Delta Lake, version {labelling.table_version})",
-            "model": labelling.model[:12],
+            "model": model_of(labelling),
             "read it": f"in Python, deltalake.DeltaTable({labelling.forecast_table!r}).to_pandas()",
             "next": f"{command()} up {shlex.quote(str(path))}   (retrain and label on a schedule)",
         }
     )
+
+
+def model_of(labelling) -> str:
+    """What labelled, and, where some labels were known and it has learned from these, what labelled those."""
+    scored = f"{labelling.scored[:12]}, as it was scored"
+    if labelling.model == labelling.scored or not labelling.known:
+        return labelling.model[:12]
+    if labelling.known == labelling.rows_written:
+        return f"{scored}: what is live may have learned from these labels"
+    return f"{labelling.model[:12]}; where the label is known {scored}, as what is live may have learned from it"
 
 
 def print_checked_cases(checked, path: Path) -> None:

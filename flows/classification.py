@@ -62,6 +62,7 @@ class ClassificationSpec(LineSpec):
     windows: LabelWindows | None = Field(None, description="of a stream; cases are seen whole")
     network: Annotated[AutoClassifierSpec | ClassifierSpec, Field(discriminator="kind")] = AutoClassifierSpec()
     fit: FitSettings = FitSettings()
+    refit: bool = Field(True, description="what goes live goes on learning, a little, from all cases with a label")
     decision: Decision = "probable"
     gate: ClassGateSpec = ClassGateSpec()
     forecast: LabelSpec = LabelSpec()

@@ -9,14 +9,15 @@ from flows.classification import ClassificationSpec
 from flows.gathering import check_labels, gathered
 from flows.running import Run
 from models.errors import Fault, shortlist
-from models.networks import form_name
+from models.networks import FitSettings, form_name
 from tasks.choose_classifier import choose_classifier
 from tasks.gather.files import list_case_files
 from tasks.gather.task import Labelled, gather
 from tasks.journal import StepState
 from tasks.label import label
 from tasks.planning import Unknown
-from tasks.promote import Live, Promotion, promote, read_live
+from tasks.promote import Live, Promotion, may_pass, promote, read_live
+from tasks.refit_classifier import refit_classifier
 from tasks.report import Page, template_digest
 from tasks.report_classes import ClassSubject, report_classes
 from tasks.storage import Store
@@ -34,6 +35,8 @@ class TrainedClassifier(BaseModel):
     run_id: str
     tasks: list[StepState]
     model: str  # digest
+    refitted: str | None = None  # digest of the classifier that is live now once it went on to all cases, and so labels
+    num_refitted: int = 0  # these cases
     promoted: bool
     reason: str
     scores: dict[str, dict[str, dict[str, float]] | None]  # new, live, majority, and rivals by name -> fold -> metric
@@ -57,6 +60,7 @@ class Labelling(BaseModel):
     run_id: str
     tasks: list[StepState]
     model: str  # digest
+    scored: str  # digest of the model that labels what has a label already; the same where it is the same
     forecast_table: str
     table_version: int
     rows_written: int
@@ -71,6 +75,7 @@ class ClassOutcome(NamedTuple):
 
     labelled: Labelled
     model: ClassModel
+    refitted: ClassModel | None  # the classifier that is live from now on, once it went on to all cases
     scores: dict[str, ClassScores | None]
     promotion: Promotion
     page: Page
@@ -101,11 +106,16 @@ def classifier_steps(spec: ClassificationSpec, store: Store, run: Run) -> ClassO
     if displaced := displaced_by(model, live):
         check_channels_of(displaced, labelled)
         rivals["live model"] = validate_classifier(displaced, labelled, spec.folds, False, store, label="validate_live")
-    promotion = promote(spec.name, model, None, new, rivals, spec.gate, live, run.id, run.now, store)
+    refitted, where = None, FitSettings(device=spec.fit.device)
+    if spec.refit and may_pass(model, new, rivals, spec.gate):
+        refitted = refit_classifier(model, labelled, where, store)
+    elif spec.refit and live and displaced == live.model:  # it stays, and is to know the newest cases too
+        refitted = refit_classifier(displaced, labelled, where, store, label="refit_live")
+    promotion = promote(spec.name, model, refitted, new, rivals, spec.gate, live, run.id, run.now, store)
     page = report_classes(subject_of(spec), labelled, model, new, rivals, beside, spec.gate, store)
     is_live = live is not None and live.model.digest == model.digest
     scores = {"new": new, "live": new if is_live else rivals.get("live model"), "majority": baseline} | beside
-    return ClassOutcome(labelled, model, scores, promotion, page)
+    return ClassOutcome(labelled, model, refitted, scores, promotion, page)
 
 
 def train_class_forms(spec: ClassificationSpec, labelled: Labelled, store: Store) -> tuple[ClassModel, dict[str, ClassModel]]:
@@ -182,11 +192,13 @@ def label_steps(spec: ClassificationSpec, store: Store, run: Run) -> Labelling:
     # The windows that a stream is cut into end at its newest row; the one that ends at an origin may lie between them.
     windows = spec.windows.model_copy(update={"stride": 1}) if spec.windows and origin else spec.windows
     labelled = gather(files, source.to_read(), windows, spec.forecast.uri is None, store)
-    written = label(spec.name, live.model, labelled, spec.folds, origin, spec.forecast.uri is not None, run.id, run.now, store)
+    # What came after an origin, the one that went on to all cases may have learned from.
+    model, everything = live.model if origin else live.forecaster(), spec.forecast.uri is not None
+    written = label(spec.name, model, live.model, labelled, spec.folds, origin, everything, run.id, run.now, store)
     return Labelling(
-        name=spec.name, run_id=run.id, tasks=run.tasks, model=live.model.digest, forecast_table=written.table,
-        table_version=written.version, rows_written=written.rows, counts=written.counts, known=written.known,
-        accuracy=written.accuracy, seconds=run.seconds,
+        name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, scored=live.model.digest,
+        forecast_table=written.table, table_version=written.version, rows_written=written.rows, counts=written.counts,
+        known=written.known, accuracy=written.accuracy, seconds=run.seconds,
     )  # fmt: skip
 
 

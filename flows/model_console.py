@@ -44,6 +44,14 @@ def print_converted(converted) -> None:
     print_facts(facts | {names: "metadata_props['convcast'], JSON"})
 
 
+def cases_of(shown) -> str:
+    """How many cases, or windows, a classifier learned from."""
+    learned = counted(shown.num_cases, "windows" if shown.windows else "cases")
+    if shown.scored:
+        return f"{learned}, all that have a label; scored before as {shown.scored[:8]}"
+    return f"{learned}, {shown.trained_on[:12]}"
+
+
 def print_classifier(shown) -> None:
     """What a classifier is, a line for each thing that one asks of it."""
     click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, classifier format {shown.format}")
@@ -53,7 +61,7 @@ def print_classifier(shown) -> None:
         {
             "tells apart": shortlist(shown.classes, 20),
             "sees": f"{sees}; channels {shortlist(shown.channels, 12)}",
-            "trained on": shown.trained_on[:12],
+            "trained on": cases_of(shown),
             "made with": ", ".join(f"{name} {version}" for name, version in sorted(shown.versions.items())),
             "lies in": shown.folder,
         }

@@ -16,7 +16,7 @@ from tasks.train import Model, read_bundle
 from tasks.train_classifier import ClassModel, read_classifier
 
 FORECASTERS = ("train", "choose", "calibrate", "refit")  # steps that make a model
-CLASSIFIERS = ("train_classifier", "choose_classifier")
+CLASSIFIERS = ("train_classifier", "choose_classifier", "refit_classifier")
 SHORTEST = 4  # letters of a digest that name a model
 
 
@@ -65,6 +65,8 @@ class ShownClassifier(BaseModel):
     members: tuple[Part, ...]
     weights: tuple[float, ...]  # of the members in the blend
     trained_on: str  # digest of the cases
+    num_cases: int  # that it learned from
+    scored: str  # digest of the model that it went on from to all cases, where it is live; else empty
     versions: dict[str, str]
     folder: str
 
@@ -79,7 +81,7 @@ def showing(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Show
     live, model = read_live(store, spec.name), named_model(spec, digest)
     if isinstance(model, ClassModel):
         return shown_classifier(store, live, model)
-    bundle, went_on = read_bundle(store, model), live is not None and live.refitted == model
+    bundle = read_bundle(store, model)
     about = bundle.description
     members = tuple(
         Part(
@@ -91,7 +93,7 @@ def showing(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Show
         digest=model.digest, live=live is not None and live.forecaster().digest == model.digest, format=about.format,
         facts=about.series, windows=about.windows, num_series=len(about.scaler.series), members=members,
         num_floored=about.scaler.num_floored, trained_on=about.trained_on, through=through(model),
-        scored=live.model.digest if went_on else "", versions=about.versions, folder=str(store.folder(model.step, model.key)),
+        scored=scored_before(live, model), versions=about.versions, folder=str(store.folder(model.step, model.key)),
     )  # fmt: skip
 
 
@@ -108,8 +110,14 @@ def shown_classifier(store: Store, live: Live | None, model: ClassModel) -> Show
     return ShownClassifier(
         digest=model.digest, live=live is not None and live.forecaster().digest == model.digest, format=about.format,
         classes=about.classes, channels=about.channels, windows=about.windows, members=members, weights=about.blend.weights,
-        trained_on=about.trained_on, versions=about.versions, folder=str(store.folder(model.step, model.key)),
+        trained_on=about.trained_on, num_cases=model.num_cases["train"], scored=scored_before(live, model),
+        versions=about.versions, folder=str(store.folder(model.step, model.key)),
     )  # fmt: skip
+
+
+def scored_before(live: Live | None, model: Model | ClassModel) -> str:
+    """The digest of the model that a live one went on from; empty where it did not, or is not live."""
+    return live.model.digest if live is not None and live.refitted == model else ""
 
 
 def named_model(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Model | ClassModel:

@@ -14,7 +14,6 @@ from flows.running import Run, few_at_once, run_of
 from flows.spec import AnySpec, PipelineSpec, check_networks
 from models.errors import Fault
 from models.networks import FORMS, FitSettings, NetworkSpec, form_name, is_worth_trying
-from models.specs import GateSpec
 from models.start import check_form
 from models.windows import WindowSettings
 from tasks.calibrate import calibrate
@@ -22,8 +21,8 @@ from tasks.choose import choose
 from tasks.ingest.chunks import Chunk
 from tasks.ingest.sources import SourceSpec
 from tasks.journal import StepState
-from tasks.planning import Unknown, plan, unknown_steps
-from tasks.promote import Live, Promotion, judge, promote, read_live
+from tasks.planning import Unknown, plan
+from tasks.promote import Live, Promotion, may_pass, promote, read_live
 from tasks.refit import refit, through
 from tasks.report import Page, SetAside, Subject, publish_report, report, template_digest
 from tasks.storage import Store
@@ -98,12 +97,13 @@ def training(spec: AnySpec) -> Trained | TrainedClassifier:
 
 def trained_classifier(spec: ClassificationSpec, store: Store, run: Run) -> TrainedClassifier:
     """What the steps of a classifier made, put where readers find it."""
-    labelled, model, scores, promotion, page = classifier_steps(spec, store, run)
+    labelled, model, refitted, scores, promotion, page = classifier_steps(spec, store, run)
     path = publish_report(spec.name, page, store)
     if promotion.promoted or any(entry.state != "Cached" for entry in run.tasks if entry.step != "promote"):
         show_class_scores(spec.name, scores, path, promotion.reason)
     trained = TrainedClassifier(
         name=spec.name, run_id=run.id, tasks=run.tasks, model=model.digest, promoted=promotion.promoted,
+        refitted=refitted and refitted.digest, num_refitted=refitted.num_cases["train"] if refitted else 0,
         reason=promotion.reason, scores={who: own.scores if own else None for who, own in scores.items()},
         cross_validated=model.cross_validated, num_cases=model.num_cases, classes=labelled.classes,
         left_out=labelled.num_unlabelled, what="windows" if labelled.stream else "cases", report=str(path),
@@ -134,7 +134,7 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
         theirs = prepared_for(displaced, spec, chunks, made, store)
         rivals["live model"] = validate(displaced, theirs.windows, theirs.normalised, spec.folds, store, label="validate_live")
     refitted, where = None, FitSettings(device=spec.fit.device, devices=spec.fit.devices)
-    if spec.refit and may_go_live(model, new, rivals, spec.gate):
+    if spec.refit and may_pass(model, new, rivals, spec.gate):
         refitted = refit(model, made.windows, made.normalised, spec.folds, where, store)
     elif spec.refit and live and displaced == live.model:  # it stays, and is to know the newest rows too
         refitted = refit(displaced, theirs.windows, theirs.normalised, spec.folds, where, store, label="refit_live")
@@ -146,11 +146,6 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     is_live = live is not None and live.model.digest == model.digest
     scores = {"new": new, "live": new if is_live else rivals.get("live model"), "naive": naive}
     return Outcome(model, refitted, scores, promotion, page, aside, made.season_said)
-
-
-def may_go_live(model: Model, new: Scores, rivals: dict[str, Scores], gate: GateSpec) -> bool:
-    """Whether a model passes the gate, or may, where that is not known yet."""
-    return bool(unknown_steps([model, new, rivals])) or judge(model, new, rivals, gate).promoted
 
 
 def train_forms(spec: PipelineSpec, made: Prepared, store: Store, start: Model | None = None) -> Model:

@@ -43,13 +43,14 @@ class LabelledRows(BaseModel):
     rows: int
     counts: dict[str, int]  # rows of each label
     known: int  # rows whose label the source already has
-    accuracy: float | None  # over those
+    accuracy: float | None  # over those, each by the model that has not learned from the cases of the test fold
 
 
 @step(cached=False)
 def label(
     name: str,
     model: ClassModel,
+    scored: ClassModel,
     labelled: Labelled,
     folds: CaseFolds,
     origin: datetime | None,
@@ -60,18 +61,29 @@ def label(
 ) -> LabelledRows:
     """Label what waits for a label, and upsert the rows into the table of labels.
 
+    A case whose label is known may be one that `model` has learned from; it is labelled by `scored`, so that its row shows how
+    good the labels are.
+
     Args:
+        scored: the model as it was when the test cases were held out; `model` itself, where it did not go on to these.
         everything: all cases, whether they have a label or not, as of files that were named to be labelled.
     """
-    bundle, table = read_classifier(store, model), read_index(store, labelled)
+    table = read_index(store, labelled)
     check_channels(labelled, model)
     which = waiting(labelled, table, folds, origin, everything)
     cases = read_cases(store, labelled, table, model.classes, model.channels).pick(which)
-    found = bundle.probabilities(cases)
-    taken = bundle.decide(found)
+    truth = np.array(table.labels, object)[which]
+    known = np.not_equal(truth, None)
+    found, taken = np.empty((len(which), len(model.classes))), np.empty(len(which), int)
+    digests = np.where(known, scored.digest, model.digest).tolist()
+    for one, own in ((model, ~known), (scored, known)):
+        if own.any():
+            bundle, own = read_classifier(store, one), np.flatnonzero(own)
+            found[own] = bundle.probabilities(cases.pick(own))
+            taken[own] = bundle.decide(found[own])
     said = np.array(model.classes, object)[taken]
     rows = rows_of(table, which, taken, found, model.classes)
-    rows |= {"model": [f"{name}@{model.digest[:12]}"] * len(which), "model_digest": [model.digest] * len(which)}
+    rows |= {"model": [f"{name}@{digest[:12]}" for digest in digests], "model_digest": digests}
     rows |= {"run_id": [run_id] * len(which), "created_at": [now] * len(which)}
     locks, holder = LeasedLocks(store.locks), f"{run_id}-label"
     locks.acquire_lock("labels", holder)  # Delta Lake would refuse the later of two writers; so it waits instead
@@ -79,8 +91,6 @@ def label(
         version = publish(str(store.root / "labels"), pa.table({key: rows[key] for key in SCHEMA.names}, schema=SCHEMA))
     finally:
         locks.release_lock("labels", holder)
-    truth = np.array(table.labels, object)[which]
-    known = np.not_equal(truth, None)
     names, counts = np.unique(said.astype(str), return_counts=True)
     return LabelledRows(
         table=str(store.root / "labels"), version=version, rows=len(which),

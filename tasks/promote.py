@@ -9,6 +9,7 @@ from models.classification.specs import ClassGateSpec
 from models.errors import Fault
 from models.specs import GateSpec
 from tasks.lease import LeasedLocks
+from tasks.planning import unknown_steps
 from tasks.policy import step
 from tasks.storage import Store
 from tasks.train import Model
@@ -26,10 +27,10 @@ class Live(BaseModel):
     previous: Model | ClassModel | None  # the model it took the place of
     promoted_at: datetime
     run_id: str
-    refitted: Model | None = None  # the same model once it went on learning from all rows there were
+    refitted: Model | ClassModel | None = None  # the same model once it went on learning from all rows, or cases, there were
 
     def forecaster(self, origin: datetime | None = None) -> Model | ClassModel:
-        """What forecasts from an origin, or from the newest rows where it is None.
+        """What forecasts from an origin, or from the newest rows where it is None, or labels what has no label yet.
 
         That is the model that went on to all rows, but not where it would know what came after.
         """
@@ -67,7 +68,7 @@ def read_live(store: Store, name: str) -> Live | None:
 def promote(
     name: str,
     model: Model | ClassModel,
-    refitted: Model | None,
+    refitted: Model | ClassModel | None,
     new: Scores | ClassScores,
     rivals: dict[str, Scores] | dict[str, ClassScores],
     gate: GateSpec | ClassGateSpec,
@@ -86,21 +87,21 @@ def promote(
     Raises:
         Fault: another run has moved the pointer meanwhile.
     """
-    verdict = (judge_classes if isinstance(model, ClassModel) else judge)(model, new, rivals, gate)
+    found = verdict(model, new, rivals, gate)
     locks, holder = LeasedLocks(store.locks), f"{run_id}-promote"
     locks.acquire_lock(f"live-{name}", holder)
     try:
         current = read_live(store, name)
         is_live = current is not None and current.model.digest == model.digest
-        stays = is_live if verdict.promoted else current is not None and not is_live and same_model(current, seen)
+        stays = is_live if found.promoted else current is not None and not is_live and same_model(current, seen)
         if stays and current.refitted != refitted:
             newer = current.model_copy(update={"refitted": refitted})
             store.put_document(newer.model_dump(mode="json"), "live", f"{name}.json")
         if is_live:
             since = f"{current.promoted_at:%Y-%m-%d %H:%M} UTC"
             return Promotion(promoted=False, reason=f"Model {short(model)} is live already, since {since}.")
-        if not verdict.promoted:
-            return verdict
+        if not found.promoted:
+            return found
         if not same_model(current, seen):
             raise Fault(f"Another run changed which model of {name!r} is live while this one validated. Run train again.")
         previous = seen.model if seen else None
@@ -108,12 +109,27 @@ def promote(
         store.put_document(live.model_dump(mode="json"), "live", f"{name}.json")
     finally:
         locks.release_lock(f"live-{name}", holder)
-    return verdict
+    return found
 
 
 def same_model(one: Live | None, other: Live | None) -> bool:
     """Whether two pointers name the same model."""
     return (one and one.model.digest) == (other and other.model.digest)
+
+
+def may_pass(
+    model: Model | ClassModel, new: Scores | ClassScores, rivals: dict[str, Scores] | dict[str, ClassScores],
+    gate: GateSpec | ClassGateSpec,
+) -> bool:  # fmt: skip
+    """Whether a model passes the gate, or may, where that is not known yet."""
+    return bool(unknown_steps([model, new, rivals])) or verdict(model, new, rivals, gate).promoted
+
+
+def verdict(
+    model: Model | ClassModel, new: Scores | ClassScores, rivals: dict[str, Scores] | dict[str, ClassScores],
+    gate: GateSpec | ClassGateSpec,
+) -> Promotion:  # fmt: skip
+    return (judge_classes if isinstance(model, ClassModel) else judge)(model, new, rivals, gate)
 
 
 def judge(model: Model, new: Scores, rivals: dict[str, Scores], gate: GateSpec) -> Promotion:

@@ -73,6 +73,8 @@ def class_facts(subject, labelled, model, new, rivals, beside, gate) -> dict:
             for fold in ("test", "validation")
         ],
         "promoted": verdict.promoted,
+        "refit": subject.spec["refit"],
+        "has_live": "live model" in rivals,
         "reason": verdict.reason,
         "rare": [name for name, count in counts.items() if count * RARE < most],
         "notes": {what: count for what, count in labelled.notes.items() if count and what != "windows in all"},

@@ -52,7 +52,10 @@ class ClassForm(BaseModel):
 
 
 class ClassModel(Receipt):
-    """`weights.safetensors`, `bundle.json`, `held_out.parquet` and the `history.json` of how they were learned."""
+    """`weights.safetensors`, `bundle.json`, `held_out.parquet` and the `history.json` of how they were learned.
+
+    Once it went on to all cases there are none held out, and no `held_out.parquet`.
+    """
 
     num_parameters: int
     forms: tuple[ClassForm, ...]  # what it was chosen from; empty where there was no choice
@@ -111,9 +114,10 @@ def train_classifier(
 
 
 def curves_of(network: ClassifierSpec, fit: FitSpec, fitted: list[Fitted]) -> list[dict]:
-    """The loss curves, a seed each."""
-    pairs, form = zip(fit.seeds, fitted, strict=True), form_name(network)
-    return [{"form": form, "seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
+    """The loss curves, a seed each, and how they came about."""
+    same = {"form": form_name(network), "fit": fit.model_dump(mode="json")}
+    pairs = zip(fit.seeds, fitted, strict=True)
+    return [same | {"seed": seed, "best_epoch": one.best_epoch, "epochs": one.history} for seed, one in pairs]
 
 
 def held_out_logits(data: Folded, job: Job, fitted: dict[str, Fitted], tell: Callable[[dict], None]) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_a_classifier_is_trained_chosen_and_goes_live(trained):
     assert outcome.reason.startswith(f"Model {outcome.model[:8]} promoted: log loss on cross-validation ")
     each = {f"{step}_{form}" for step in ("train", "validate") for form in (NET, ROCKET)}
     steps = {"gather", "choose_classifier", "validate_classifier", "validate_majority", "promote", "report_classes"}
-    assert {entry.step for entry in outcome.tasks} == steps | each
+    assert {entry.step for entry in outcome.tasks} == steps | each | {"refit_classifier"}
     assert outcome.num_cases == {"train": 24, "validation": 0, "test": 6}
     assert set(outcome.scores) == {"new", "live", "majority", NET, ROCKET}
     assert outcome.scores["new"]["test"]["accuracy"] >= 5 / 6
@@ -156,7 +156,7 @@ def test_cases_of_other_files_are_labelled_whether_they_have_labels_or_not(train
     own = rows[rows["series_id"].str.startswith("new-")]
     truth = new.groupby("case")["label"].first()
     assert (own["label"].to_numpy() == truth[own["series_id"]].to_numpy()).mean() >= 7 / 8
-    assert set(own["model"]) == {f"waves@{outcome.model[:12]}"}
+    assert set(own["model"]) == {f"waves@{outcome.refitted[:12]}"}
 
 
 def test_what_is_to_be_labelled_needs_the_channels_of_the_model(trained, tmp_path):
@@ -170,7 +170,10 @@ def test_what_is_to_be_labelled_needs_the_channels_of_the_model(trained, tmp_pat
 def test_a_classifier_is_shown_for_what_it_is(trained):
     spec, outcome = trained
     shown = showing(spec, None)
-    assert (shown.digest, shown.live, shown.classes, shown.channels) == (outcome.model, True, ("fast", "slow"), ("x",))
+    assert (shown.digest, shown.live, shown.classes, shown.channels) == (outcome.refitted, True, ("fast", "slow"), ("x",))
+    assert (shown.num_cases, shown.scored) == (30, outcome.model)
+    before = showing(spec, outcome.model)
+    assert (before.live, before.num_cases, before.scored) == (False, 24, "")
     assert sum(shown.weights) == pytest.approx(1)
 
 

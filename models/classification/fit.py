@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from models.classification.cases import CaseBatch, Cases
 from models.classification.networks import build_classifier
 from models.classification.rocket import Rocket, cached_batches, fit_rocket
 from models.classification.scaling import shape_of
-from models.classification.specs import ClassifierSpec
+from models.classification.specs import ClassifierSpec, Shape
 from models.errors import Diverged
 from models.losses import Objective
 from models.precision import autocast
@@ -22,6 +23,13 @@ from models.training import Checkpoint, Fitted, Training, resolve_device, run_ep
 SHORTEST, LONGEST = 10, 100  # optimiser steps of an epoch, whatever a pass over the cases takes
 FEWEST = 16  # cases that a step learns from
 AT_ONCE = 1 << 18  # values of a batch that is asked for
+
+
+class Begun(NamedTuple):
+    """A classifier that goes on learning, seeing cases by the scales that it learned first."""
+
+    shape: Shape
+    weights: dict[str, torch.Tensor]
 
 
 def fit_classifier(
@@ -35,21 +43,28 @@ def fit_classifier(
     tell: Callable[[dict], None] = lambda entry: None,
     due: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda line: None,
+    begun: Begun | None = None,
 ) -> Fitted:
     """Train one classifier on all of these cases; the same seed ends in the same weights, interrupted or not.
 
     Nothing is held out of these cases, so every epoch's weights are as good as another's and the last are kept.
 
+    Args:
+        begun: what a net goes on from. A rocket learns in one go, so of it only the form stays.
+
     Raises:
         Fault: the loss is no longer finite.
     """
-    shape = shape_of(cases, num_classes)
+    shape = begun.shape if begun else shape_of(cases, num_classes)
     torch.manual_seed(seed)
     network = build_classifier(spec, shape)
     if isinstance(network, Rocket):
         loss = fit_rocket(network, cases, shape, seed)
         return Fitted(network.state_dict(), [{"epoch": 1, "step": 1, "train": loss}], 1)
-    network.learn_scale(cases)
+    if begun:
+        network.load_state_dict(begun.weights)
+    else:
+        network.learn_scale(cases)
     total, per_epoch = num_steps(fit, len(cases))
     run = Training(network, fit, total, resolve_device(fit.device), warn, seed=seed, objective=CLASSES)
     if resume:
