@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from models.errors import Fault
 from tasks.ingest import chunks, files
@@ -139,6 +140,24 @@ def test_hive_folders_that_no_setting_names_do_not_count(tmp_path):
 def test_a_column_of_the_file_counts_before_one_of_its_folder(tmp_path):
     path = write(tmp_path / "site=north" / "a.csv", "t,y,site\n2024-01-01,1,south\n")
     assert stock(path, series_id="site")[0].pieces[0].file.header == ("t", "y", "site")
+
+
+def test_the_name_of_each_file_can_be_a_column(tmp_path):
+    for name in ("a/north.csv", "b/süd 2.v3.csv.gz", "c/site=9/west.TXT"):
+        content = b"t,y\n2024-01-01,1\n"
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    (chunk,) = stock(tmp_path, file_column="house", series_id="house")
+    assert [dict(piece.file.partitions)["house"] for piece in chunk.pieces] == ["north", "süd 2.v3", "west"]
+    assert digests(tmp_path, file_column="house", series_id="house") != digests(tmp_path / "a" / "north.csv")
+
+
+def test_a_column_with_the_name_of_each_file_is_the_only_one_of_its_name_and_names_series(tmp_path):
+    path = write(tmp_path / "a.csv", "t,y,house\n2024-01-01,1,south\n")
+    with pytest.raises(Fault, match=r"file_column is 'house', and .*a\.csv has a column of that name\. Give it another"):
+        stock(path, file_column="house", series_id="house")
+    with pytest.raises(ValidationError, match=r"file_column is 'file', and series_id does not name it\. Set source\.series_id"):
+        stock(path, file_column="file", series_id="house")
 
 
 def test_hive_folders_are_no_series_of_a_wide_file(tmp_path):

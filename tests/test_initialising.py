@@ -12,6 +12,7 @@ import pytest
 import yaml
 from test_cli import convcast
 
+from flows.checking import checking
 from flows.initialising import dumped, initialising, lines_of, name_of
 from flows.spec import load_spec
 from models.errors import Fault
@@ -288,6 +289,28 @@ def test_the_names_of_folders_can_name_series():
     assert said(document, "uri", "series_id", "timestamp_format") == {
         "uri": "many", "series_id": "site", "timestamp_format": "%d/%m/%Y",
     }  # fmt: skip
+
+
+def test_the_name_of_each_file_can_name_a_series(server):
+    Path("houses").mkdir()
+    for seed, house in enumerate("abc"):
+        put(pd.DataFrame({"when": hours(), "kwh": wave(seed=seed)}), f"houses/{house}.csv")
+    initialising(["houses"], None, False)
+    document = yaml.safe_load(Path("houses.yaml").read_text())
+    assert said(document, "file_column", "series_id", "duplicates") == {
+        "file_column": "file", "series_id": "file", "duplicates": None,
+    }  # fmt: skip
+    assert checking(load_spec("houses.yaml")).num_series == 3
+
+
+def test_files_that_follow_each_other_are_one_series():
+    Path("months").mkdir()
+    frame = pd.DataFrame({"when": hours(), "kwh": wave()})
+    for part in range(3):
+        put(frame.iloc[part * ROWS // 3 : (part + 1) * ROWS // 3], f"months/{part}.csv")
+    initialising(["months"], None, False)
+    document = yaml.safe_load(Path("months.yaml").read_text())
+    assert said(document, "file_column", "series_id") == {"file_column": None, "series_id": None}
 
 
 def test_of_a_large_file_both_ends_are_looked_at(monkeypatch):

@@ -447,6 +447,18 @@ def test_a_parquet_file_with_a_flipped_bit_is_refused_where_it_has_checksums(par
         read(source)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_name_of_each_file_names_its_series(csv, parquet, tmp_path, kind):
+    spec = {"file_column": "site", "series_id": ("site",)}
+    for site in ("north", "south"):
+        if kind == "csv":
+            source = csv("t,y\n2024-01-01,1\n2024-01-02,2\n", f"in/{site}.csv", **spec)
+        else:
+            source = parquet({"t": days(2), "y": [1.0, 2.0]}, f"in/{site}.parquet", **spec)
+    names, _, values, _ = read(source.model_copy(update={"uri": str(tmp_path / "in")}))
+    assert (names, values) == (["north", "north", "south", "south"], [[1, 2, 1, 2]])
+
+
 # Wide form
 
 

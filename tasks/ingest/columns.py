@@ -15,6 +15,11 @@ def dialect(source: SourceSpec) -> dict:
 
 def check_columns(source: SourceSpec, file, present: list[str]) -> None:
     """Raises a Fault for a column that the spec names and the file lacks, or has twice."""
+    if source.file_column in present:
+        raise Fault(
+            f"source.file_column is {source.file_column!r}, and {file.name} has a column of that name. Give it another, and "
+            "source.series_id too."
+        )
     given = [*present, *(name for name, _ in file.partitions if name not in present)]
     for column in columns_wanted(source, given):
         count = given.count(column)

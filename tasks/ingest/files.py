@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.errors import Fault
 from tasks.ingest.columns import check_columns, dialect
-from tasks.ingest.listing import KINDS, suffixes
+from tasks.ingest.listing import KINDS, stem, suffixes
 from tasks.ingest.quotes import ends_open
 from tasks.ingest.sources import SourceSpec
 from tasks.ingest.streams import is_utf8, not_encoded, open_text
@@ -26,7 +26,7 @@ class SourceFile(BaseModel):
     path: str  # where its bytes lie on this machine
     kind: str  # csv or parquet
     codec: str | None = None
-    partitions: tuple[tuple[str, str], ...] = ()  # columns that its folders name, as year=2014
+    partitions: tuple[tuple[str, str], ...] = ()  # columns that its folders name, as year=2014, or its own name makes
     bytes: int
     modified: int  # nanoseconds
     header: tuple[str, ...] = ()  # of a CSV
@@ -54,6 +54,8 @@ def describe_file(source: SourceSpec, name: str, path: Path, partitions: tuple) 
         raise Fault(f"{name} was removed while the files were listed. Run again once it is there.") from error
     if facts.st_size == 0:
         raise Fault(f"{name} is empty (0 bytes); it needs a header and rows.")
+    if source.file_column:
+        partitions = (*partitions, (source.file_column, stem(name)))
     named = {*source.stamp_columns, *source.id_columns, *source.covariates, source.target}
     used = tuple((column, value) for column, value in partitions if column in named)
     file = SourceFile(

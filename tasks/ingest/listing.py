@@ -92,6 +92,14 @@ def names_beside(path: Path) -> list[str]:
     return [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
 
 
+def stem(name: str) -> str:
+    """What a file is called, without its folders and what says its kind: `north` of `shops/north.csv.gz`."""
+    whole = name.rsplit("/", 1)[-1]
+    last, codec = suffixes(whole)
+    first = os.path.splitext(whole)[0] if codec else whole
+    return os.path.splitext(first)[0] if last else first
+
+
 def suffixes(name: str) -> tuple[str, str | None]:
     """The kind of a file by its suffix, and its codec: `.csv`, `gzip` of `sales.csv.gz`."""
     stem, last = os.path.splitext(name.lower())

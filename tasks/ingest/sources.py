@@ -58,6 +58,9 @@ class SourceSpec(BaseModel):
     frequency: str | None = Field(None, description="pandas alias, as 30min, h, D or MS; null: inferred")
 
     series_id: str | tuple[str, ...] | None = Field(None, description="columns that name the series; null: there is one")
+    file_column: str | None = Field(
+        None, min_length=1, description="a column with the name of each file, without its endings, for series_id to name"
+    )
     wide: tuple[str, ...] | None = Field(None, description="columns, or globs, that are a series each; null: long form")
     target: str = Field(description="column to forecast; in wide form, what the series' columns hold")
     future_covariates: tuple[str, ...] = Field((), description="columns known over the horizon too")
@@ -146,7 +149,7 @@ READING = (
     "static_covariates", "static_uri", "order",
 )  # fmt: skip
 NOT_ARRANGING = (
-    "uri", "calendar", "holidays", "quarantine", "delimiter", "decimal", "quote", "encoding", "missing_markers",
+    "uri", "file_column", "calendar", "holidays", "quarantine", "delimiter", "decimal", "quote", "encoding", "missing_markers",
     "timestamp_format", "repeated_hour", "skipped_hour",
 )  # fmt: skip
 
@@ -190,6 +193,11 @@ def check_used(source: SourceSpec) -> None:
         raise Fault(
             f"source.interpolate_limit is {source.interpolate_limit}, but nothing is interpolated. Set source.gaps or "
             "source.missing to 'interpolate', or leave the limit out."
+        )
+    if source.file_column and source.file_column not in source.id_columns:
+        raise Fault(
+            f"source.file_column is {source.file_column!r}, and series_id does not name it. Set source.series_id to "
+            f"{source.file_column!r}, or leave it out."
         )
     if source.static_uri and not source.static_covariates:
         raise Fault("source.static_uri names a file of which no column is used. Set source.static_covariates or leave it out.")

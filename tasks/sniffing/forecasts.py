@@ -9,7 +9,7 @@ from models.errors import Fault, counted, shortlist
 from models.windows import FoldSpec, WindowSettings, steps_needed
 from tasks.ingest.timeline import calendar_seasons
 from tasks.sniffing.dialect import numbers_in
-from tasks.sniffing.grouping import Groups, Kinds, find_groups
+from tasks.sniffing.grouping import Groups, Kinds, find_groups, groups_by_file
 from tasks.sniffing.roles import Roles, find_roles
 from tasks.sniffing.sample import Sample
 from tasks.sniffing.settings import Guess, Setting
@@ -34,7 +34,9 @@ def guess_forecast(name: str, sample: Sample, stamps: Stamps, kinds: Kinds) -> G
     kept = Sample(sample.columns, sample.parts[good], sample.num_rows, sample.whole, sample.dialect, sample.twice)
     kinds = rows_of(kinds, good)
     micros = stamps.micros[good]
-    groups = find_groups(kinds, micros)
+    groups, by_file = find_groups(kinds, micros), None
+    if not groups.columns and len(set(sample.names)) > 1:  # they may be a file each
+        groups, by_file = groups_by_file(kinds, micros, sample.files[good], sample.names)
     values = np.stack(list(kinds.numbers.values()), 1) if kinds.numbers else np.empty((len(micros), 0))
     steps = find_steps(micros, groups.codes, kept.parts, values)
     roles = find_roles(kinds, groups.columns, steps, [*kinds.words, *kinds.empty, *stamps.columns])
@@ -51,7 +53,7 @@ def guess_forecast(name: str, sample: Sample, stamps: Stamps, kinds: Kinds) -> G
     guess = Guess("forecasting")
     guess.facts["stamps"] = f"{shown(stamps.columns)}, every {steps.frequency}" + (", taken for UTC" if stamps.naive else "")
     say_stamps(guess, stamps, steps)
-    say_series(guess, groups, roles, "" if sample.whole else " in what was looked at")
+    say_series(guess, groups, by_file, roles, "" if sample.whole else " in what was looked at")
     say_roles(guess, roles, kinds, sample)
     guess.doubts += written
     if not roles.wide:
@@ -127,9 +129,11 @@ def say_form(guess: Guess, stamps: Stamps) -> None:
     guess.source.append(Setting("timestamp_format", stamps.form, why))
 
 
-def say_series(guess: Guess, groups: Groups, roles: Roles, where: str) -> None:
-    """The lines on what names the series."""
+def say_series(guess: Guess, groups: Groups, by_file: str | None, roles: Roles, where: str) -> None:
+    """The lines on what names the series; `by_file` is the column with the name of each file, where there is one."""
     if groups.columns:
+        if by_file in groups.columns:
+            guess.source.append(Setting("file_column", by_file, "a column with the name of each file"))
         named = groups.columns[0] if len(groups.columns) == 1 else list(groups.columns)
         why = f"{groups.count:,} series{where}: stamps come again, once for each"
         guess.source.append(Setting("series_id", named, why))

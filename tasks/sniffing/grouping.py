@@ -1,6 +1,6 @@
 """Which columns name the series, and what else the columns of a sample hold."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -130,6 +130,20 @@ def find_groups(kinds: Kinds, micros: np.ndarray) -> Groups:
         if chosen and left <= LEFT:
             return Groups(tuple(name for name in candidates if name in chosen), codes, repeated)
     return Groups((), one, repeated)
+
+
+def groups_by_file(kinds: Kinds, micros: np.ndarray, files: np.ndarray, names: list[str]) -> tuple[Groups, str]:
+    """The series where a column with the name of each file may tell them apart too, and what that column is called.
+
+    Args:
+        files: (R,) numbers into `names`.
+    """
+    column = "file"
+    while column in kinds.order:
+        column += "_"
+    codes, found = pd.factorize(np.array(names, object)[files])
+    words, texts = kinds.words | {column: codes}, kinds.texts | {column: [str(one) for one in found]}
+    return find_groups(replace(kinds, words=words, texts=texts, order=[*kinds.order, column]), micros), column
 
 
 def choose_groups(

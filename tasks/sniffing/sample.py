@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from models.errors import Fault, counted, shortlist
 from tasks.gather.files import KINDS, fold_of_name
 from tasks.ingest.files import SourceFile, header_text
-from tasks.ingest.listing import suffixes
+from tasks.ingest.listing import stem, suffixes
 from tasks.ingest.sources import USUAL_MARKERS, SourceSpec
 from tasks.ingest.streams import is_plain, open_text
 from tasks.sniffing.dialect import guess_decimal, guess_delimiter, guess_encoding, split_rows
@@ -48,6 +48,7 @@ class Sample:
     ragged: int = 0  # rows with more or fewer fields than the header, which were passed over
     files: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # (R,) number of the file that a row is of
     folds: list[str | None] = field(default_factory=list)  # that the name of each file says
+    names: list[str] = field(default_factory=list)  # of these files, without folders and endings
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -104,6 +105,7 @@ def take_sample(files: list[SourceFile], partitions: list[dict[str, str]]) -> Sa
     return Sample(
         columns, np.concatenate(parts), num_rows, whole, taken[0].dialect, taken[0].twice, sum(one.ragged for one in taken),
         np.repeat(np.arange(len(taken)), [len(one) for one in taken]), [fold_of_name(files[at].name) for at in chosen],
+        [stem(files[at].name) for at in chosen],
     )  # fmt: skip
 
 
