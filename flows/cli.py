@@ -267,11 +267,14 @@ def up(spec: Path | None) -> None:
 @AS_JSON
 def run(flow: str, spec: Path, watch: bool, as_json: bool) -> None:
     """Have the worker run a flow now, through Prefect's API."""
+    from flows.console import print_run
     from flows.deploying import run_now
 
     outcome = run_now(flow, spec, watch, lambda line: click.echo(line, err=as_json))
     if as_json:
         click.echo(json.dumps(outcome))
+    elif watch and flow == "training" and outcome["state"] == "Completed":
+        print_run(outcome["run_id"], spec)
     if outcome["state"] in ("Failed", "Crashed", "Cancelled", "TimedOut"):
         sys.exit(2 if "Fault: " in (outcome["message"] or "") else 1)
 

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,16 @@ def last_trained(spec):
         return (TrainedClassifier if spec.task == "classification" else Trained).model_validate(document)
     except ValidationError as error:
         raise Fault(f"The record of the last run in {spec.store} can not be read. Run convcast train again.") from error
+
+
+def print_run(run_id: str, path: Path) -> None:
+    """What a training run that a worker did came to, where its store is here."""
+    from flows.spec import load_spec
+
+    with suppress(Fault):
+        trained = last_trained(load_spec(path))
+        if trained.run_id == run_id:
+            print_trained(trained, path)
 
 
 def is_classifier(outcome) -> bool:

@@ -137,8 +137,9 @@ def draw_losses(curves: Sequence[dict]) -> Figure:
         axes, epochs = panels[curve["form"]], [entry["epoch"] for entry in curve["epochs"]]
         validation = [entry["validation"] for entry in curve["epochs"]]
         labels = (None, None, None) if axes.lines else ("training", "validation", "kept weights")
-        axes.plot(epochs, [entry["train"] for entry in curve["epochs"]], color=NAIVE, linewidth=1.5, label=labels[0])
-        axes.plot(epochs, validation, color=NEW, linewidth=1.5, label=labels[1])
+        line = {"linewidth": 1.5, "marker": "o" if len(epochs) == 1 else None, "markersize": 8}  # one epoch makes no line
+        axes.plot(epochs, [entry["train"] for entry in curve["epochs"]], color=NAIVE, label=labels[0], **line)
+        axes.plot(epochs, validation, color=NEW, label=labels[1], **line)
         best = curve["best_epoch"]
         axes.plot(best, validation[best - 1], "o", color=INK, markersize=5, label=labels[2])
     figure.axes[0].set_ylabel("loss, scaled", color=INK)

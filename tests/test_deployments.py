@@ -133,6 +133,8 @@ def test_scheduled_and_on_demand_runs_complete_and_publish_once(server, trained)
     assert sorted(set(table["origin"])) == [pd.Timestamp("2024-01-20", tz="UTC"), pd.Timestamp("2024-01-25 23:00", tz="UTC")]
 
     retrained = wait_while_another_runs(server, trained)
+    assert "is live already" in retrained.stdout  # what came of it, as train says it
+    assert "seasonal naive" in retrained.stdout
     assert retrained.returncode == 0, retrained.stderr
     alone, served = run_without_a_worker(trained)
     assert alone.returncode == 2
