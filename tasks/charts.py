@@ -68,7 +68,7 @@ def draw_by_step(curves: dict[str, Sequence[float | None]], unit: str) -> Figure
         steps = np.arange(1, len(curve) + 1)
         axes.plot(steps, np.array(curve, float), color=COLOURS[name], linewidth=2, label=name, marker=marker)
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel(f"MAE, {unit}", color=INK)
     axes.legend(loc="lower right", frameon=False, fontsize=9)
@@ -98,7 +98,7 @@ def draw_intervals(intervals: dict[str, dict], unit: str) -> Figure:
     left.set_ylabel("truth inside, %", color=INK)
     right.set_ylabel(f"mean width, {unit}", color=INK)
     for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("step", color=INK)
     figure.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=2)
     return figure
@@ -115,7 +115,7 @@ def draw_by_clock(rows: Sequence[dict], clock: str, unit: str) -> Figure:
     if clock == "day_of_week":
         axes.set_xticks(range(7), ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"))
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel(f"local {clock}", color=INK)
     axes.set_ylabel(f"forecast - truth, {unit}", color=INK)
     figure.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=2)
@@ -131,7 +131,7 @@ def draw_losses(curves: Sequence[dict]) -> Figure:
         plain(axes)
         if len(forms) > 1:
             axes.set_title(form, loc="left", fontsize=10, color=INK)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch", color=INK)
     for curve in curves:
         axes, epochs = panels[curve["form"]], [entry["epoch"] for entry in curve["epochs"]]
