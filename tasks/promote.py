@@ -93,6 +93,7 @@ def promote(
     try:
         current = read_live(store, name)
         is_live = current is not None and current.model.digest == model.digest
+        # What goes on forecasting may have learned from newer rows: this model, live before, or the one that it did not beat.
         stays = is_live if found.promoted else current is not None and not is_live and same_model(current, seen)
         if stays and current.refitted != refitted:
             newer = current.model_copy(update={"refitted": refitted})
