@@ -47,14 +47,33 @@ class GivenSeason(NamedTuple):
     how: str = "given"
 
 
+class Likeness(NamedTuple):
+    """What of a model whose weights a training begins with stays as it is, wherever the spec leaves it to the data."""
+
+    columns: Columns
+    season: int
+    lookback: int
+
+    def season_instead(self, found: Season) -> GivenSeason | Season:
+        """The model's season, and what the data say by now where that is another."""
+        if found.steps == self.season:
+            return found
+        return GivenSeason(self.season, f"as the live model has it; the data say {found.steps:,} by now")
+
+    def inputs_instead(self, got: Ingested) -> Ingested:
+        """The source with the channels that the model sees, where it still has them all."""
+        return replace(got, columns=self.columns) if set(self.columns.names) <= set(got.columns.names) else got
+
+
 def prepare(
     spec: PipelineSpec, source: SourceSpec, chunks: list[Chunk], settings: WindowSettings, store: Store,
-    columns: Columns | None = None, suffix: str = "", season: int | None = None,
+    columns: Columns | None = None, suffix: str = "", season: int | None = None, like: Likeness | None = None,
 ) -> Prepared:  # fmt: skip
     """From a source to its scales and windows.
 
     Args:
         season: one to take whatever the spec says, as that which another model of the same run is made for.
+        like: what stays as it is in a model that training begins with.
     """
     got = ingest_source(source, chunks, store, columns, suffix)
     overview, series = got.overview, got.series
@@ -62,17 +81,24 @@ def prepare(
     dates = dates_for(spec, got, store) if columns is None else None
     if waits := first_unknown([*series, found, dates] if isinstance(series, list) else [series]):
         return prepare_later(got, waits, store, suffix)
-    if dates and not dates.told:
+    if like and not spec.season:
+        found = like.season_instead(found)
+    if dates and not (dates.told if like is None else DATE in like.columns.calendar):
         got = replace(got, columns=without_part(got.columns, DATE))
     check_season(spec, series, store)
     period, selection = period_for(spec, found.steps, overview, series, store), None
     cut = windows_for(spec, settings, period, series, store)
     if columns is None and spec.network.inputs != "all":
-        got, selection = seen_inputs(spec, source, got, cut, period, store)
+        seen, selection = seen_inputs(spec, source, got, cut, period, store)
         if isinstance(selection, Unknown):
             return prepare_later(got, selection, store, suffix)
-        if selection and settings.lookback is None:
+        if selection and like and selection.columns != like.columns:
+            seen, selection = like.inputs_instead(got), None
+        elif selection and settings.lookback is None:
             cut = cut.model_copy(update={"lookback": selection.lookback})
+        got = seen
+    if like and settings.lookback is None:
+        cut = cut.model_copy(update={"lookback": like.lookback})
     calendar = calendar_of(overview.frequency, source.timezone, got.columns)
     used = [(one, statics_of(got.statics, one, store)) for one in series if one.num_series]
     calls = [(one, got.columns, statics, spec.scaling, spec.folds, found.steps) for one, statics in used]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.classification import ClassificationSpec
 from flows.classifying import TrainedClassifier, classifier_steps
-from flows.preparing import Prepared, prepare, stock_of
+from flows.preparing import Likeness, Prepared, prepare, stock_of
 from flows.running import Run, few_at_once, run_of
 from flows.spec import AnySpec, PipelineSpec, check_networks
 from models.errors import Fault
@@ -124,7 +124,8 @@ def training_steps(spec: PipelineSpec, store: Store, run: Run) -> Outcome:
     check_comparable(live, spec)
     check_start(live, spec, store)
     chunks = stock_of(spec, store)
-    made = prepare(spec, spec.source, chunks, spec.windows, store)
+    like = likeness(live.model, store) if live and warm(spec) else None
+    made = prepare(spec, spec.source, chunks, spec.windows, store, like=like)
     start = start_of(live, spec, made, store) if live and warm(spec) else None
     model = calibrated(train_forms(spec, made, store, start), spec, made, store)
     new = validate(model, made.windows, made.normalised, spec.folds, store)
@@ -183,6 +184,12 @@ def calibrated(model: Model, spec: PipelineSpec, made: Prepared, store: Store) -
 def warm(spec: PipelineSpec) -> bool:
     """Whether training begins with the weights of the live model."""
     return any(fit.init == "live" for _, fit in spec.recipes)
+
+
+def likeness(model: Model, store: Store) -> Likeness:
+    """What stays as it is where a training begins with this model."""
+    season = read_bundle(store, model).description.scaler.season
+    return Likeness(model.facts.columns, season, model.windows.lookback)
 
 
 def check_start(live: Live | None, spec: PipelineSpec, store: Store) -> None:

@@ -1,10 +1,16 @@
 """A training that begins with the weights of the live model."""
 
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import make_frame
 
 from flows.explaining import explaining
+from flows.ingesting import Ingested
+from flows.preparing import GivenSeason, Likeness
 from flows.training import training
 from models.bundle import Bundle, Description, Member
 from models.errors import Fault
@@ -147,6 +153,59 @@ def test_a_live_model_of_another_form_is_refused_before_anything_runs(server, tr
     trained.write_spec(windows__lookback=80, **LIVE)
     with pytest.raises(Fault, match=r"it has windows\.lookback 72, this training 80\. Make them alike, or: Set fit"):
         training(trained.spec)
+
+
+def test_what_the_spec_leaves_to_the_data_stays_as_the_live_model_has_it(server, case, caplog):
+    free = {"windows": {"horizon": 24}, "season": None, "source__calendar": None}
+    case.write_frame(make_frame(320))
+    case.write_spec(**free)
+    first = read_live(case.store, training(case.spec).name).model
+    case.write_frame(make_frame(600))
+    case.write_spec(**free, **LIVE)
+    with caplog.at_level("INFO"):
+        outcome = training(case.spec)
+    assert "begins with the weights of the live model's residual-channels8-depth6" in caplog.text
+    [grown] = [one for one in trainings(case) if one.get("start")]
+    assert grown["start"] == first.digest
+    shown = {one.step: one.cached for one in explaining(case.spec)}
+    assert shown["train"]
+    assert not {step for step, cached in shown.items() if not cached} - {"promote"}
+    lookbacks = {one["receipt"]["windows"]["lookback"] for one in case.store.manifests("train")}
+    assert lookbacks == {first.windows.lookback}
+    case.write_spec(**free)  # fresh weights look back as far as the data now allow
+    assert training(case.spec).model != outcome.model
+    assert {one["receipt"]["windows"]["lookback"] for one in case.store.manifests("train")} > lookbacks
+
+
+def test_dates_do_not_begin_to_count_for_a_model_that_was_made_without_them(server, case):
+    stamps = pd.date_range("2018-01-01", periods=2000, freq="D")
+    load = 10 + stamps.day_of_week / 3 + 8 * stamps.strftime("%m-%d").isin(["12-24", "12-25", "12-26", "07-04"])
+    load += np.random.default_rng(0).normal(0, 0.1, len(stamps))
+    frame = pd.DataFrame({"when": stamps.strftime("%Y-%m-%d"), "load": load.round(3)})
+    daily = {"source__frequency": "D", "source__calendar": None, "source__future_covariates": []}
+    daily |= {"windows": {"lookback": 28, "horizon": 7}, "network": {"kind": "linear"}, "fit__max_steps": 60}
+    case.write_frame(frame[:1400])
+    case.write_spec(**daily)
+    assert training(case.spec).promoted
+    case.write_frame(frame)
+    case.write_spec(**daily | {"fit__init": "live"})
+    training(case.spec)
+    case.write_spec(**daily)
+    training(case.spec)
+    calendars = [one["receipt"]["facts"]["columns"]["calendar"] for one in case.store.manifests("train")]
+    assert calendars == [["weekday"], ["weekday"], ["weekday", "date"]]
+
+
+def test_a_season_and_inputs_stay_where_the_data_say_otherwise_by_now():
+    seen = Columns(past=("wind",), future=("temperature",), calendar=("hour",))
+    like = Likeness(seen, 24, 72)
+    assert like.season_instead(GivenSeason(24, "found in the data")) == GivenSeason(24, "found in the data")
+    assert like.season_instead(GivenSeason(168)) == (24, "as the live model has it; the data say 168 by now")
+    more = seen.model_copy(update={"past": ("wind", "pressure")})
+    got = Ingested(overview=None, series=[], statics=None, columns=more)
+    assert like.inputs_instead(got).columns == seen
+    fewer = replace(got, columns=seen.model_copy(update={"past": ()}))
+    assert like.inputs_instead(fewer) == fewer
 
 
 def test_of_several_forms_each_begins_with_its_own_and_what_is_not_live_begins_fresh(server, case, caplog):
