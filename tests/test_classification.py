@@ -228,10 +228,14 @@ def test_a_stream_is_cut_into_windows_that_no_two_folds_share_and_its_newest_are
     assert written.rows_written == 1  # of the windows after the last label, those with too few labelled steps
     rows = labels_of(spec)
     assert rows["origin"][0] == pd.Timestamp("2024-01-09 07:50", tz="UTC")
-    past = spec.model_copy(update={"forecast": spec.forecast.model_copy(update={"origin": pd.Timestamp("2024-01-05T00:03Z")})})
-    forecasting(past)
-    assert len(labels_of(spec)) == 2
-    assert pd.Timestamp("2024-01-05 00:00", tz="UTC") in set(labels_of(spec)["origin"])  # whatever the stride
+    assert rows["model_digest"][0] == outcome.refitted
+    for origin in ("2024-01-05T00:03Z", "2024-01-09T07:10Z"):  # the label of the second is not known
+        forecasting(spec.model_copy(update={"forecast": spec.forecast.model_copy(update={"origin": pd.Timestamp(origin)})}))
+    rows = labels_of(spec)
+    assert len(rows) == 3
+    assert pd.Timestamp("2024-01-05 00:00", tz="UTC") in set(rows["origin"])  # whatever the stride
+    earlier = rows[rows["origin"] < "2024-01-09 07:50"]
+    assert set(earlier["model_digest"]) == {outcome.model}  # what is live may have learned from what came after
 
 
 def test_a_spec_that_forecasts_and_one_that_classifies_share_no_line_of_models(trained):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,6 +23,9 @@ from models.classification.specs import ResidualClassifierSpec, recipe
 from models.networks import FitSettings
 from models.specs import FitSpec
 from tasks.checkpoints import Keeper
+from tasks.gather.opening import open_folds
+from tasks.gather.task import Labelled
+from tasks.progress import listener
 from tasks.promote import read_live
 from tasks.refit_classifier import RATE, SHARE, go_on, going_on
 from tasks.storage import Store
@@ -91,6 +95,15 @@ def test_a_case_whose_label_is_known_is_labelled_by_the_model_that_was_scored(tr
     by = {digest: set(own["series_id"]) for digest, own in rows.groupby("model_digest")}
     assert by[outcome.refitted] == {f"c{number:02d}" for number in range(10)}
     assert by[outcome.model] == {f"c{number:02d}" for number in range(10, 30)}
+    store = Store(spec.store)
+    data = open_folds(store, Labelled.model_validate(store.manifests("gather")[0]["receipt"]), spec.folds)
+    live = read_live(store, "waves")
+    for model in (live.model, live.refitted):
+        own = rows[rows["model_digest"] == model.digest]
+        said = read_classifier(store, model).probabilities(
+            data.cases.pick([data.table.ids.index(one) for one in own["series_id"]])
+        )
+        np.testing.assert_allclose(own["probability"], said.max(1), rtol=1e-6)
     print_labelled(written, Path("waves.yaml"))
     assert f"{outcome.refitted[:12]}; where the label is known {outcome.model[:12]}, as it" in capsys.readouterr().out
     print_labelled(forecasting(spec), Path("waves.yaml"))  # the test fold
@@ -161,7 +174,11 @@ def test_a_net_that_is_killed_as_it_goes_on_ends_in_the_same_weights(tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         go_on(bundle, about.members[0], weights, fit, cases, 0, path)
     monkeypatch.setattr(Keeper, "save", keep)
+    lines = []
+    token = listener.set(lines.append)
     again = go_on(bundle, about.members[0], weights, fit, cases, 0, path)
+    listener.reset(token)
+    assert lines[0] == "residual-channels4-depth1 seed 0: going on after epoch 2, step 20"
     assert [entry["step"] for entry in again.history] == [10, 20, 30, 40]
     assert all(torch.equal(value, again.weights[name]) for name, value in whole.weights.items())
     assert not torch.equal(whole.weights["head.weight"], weights["head.weight"])
