@@ -17,7 +17,7 @@ def print_model(shown) -> None:
     rows = f", all rows to {shown.through}" if shown.through else ""
     rows += f"; scored before as {shown.scored[:8]}" if shown.scored else ""
     stops = f"; {stopping(shown.num_floored, shown.num_series)}" if shown.num_floored else ""
-    click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, bundle format {shown.format}")
+    click.echo(f"{shown.digest[:12]}, {is_live(shown, 'rows')}, bundle format {shown.format}")
     print_facts(
         {
             "forecasts": f"{facts.target}, {counted(windows.horizon, 'steps')} ahead, a step every {facts.frequency}{stops}",
@@ -32,6 +32,13 @@ def print_model(shown) -> None:
     for part in shown.members:
         seeds = f"{counted(len(part.seeds), 'seeds')} ({', '.join(map(str, part.seeds))})"
         click.echo(f"{'network':<18}{part.form}, {part.num_parameters:,} weights, {seeds}")
+
+
+def is_live(shown, what: str) -> str:
+    """Whether a model is live, or another that went on from it to all there is."""
+    if shown.gone_on_as:
+        return f"live as {shown.gone_on_as[:8]}, which has gone on from it to all {what}"
+    return "live" if shown.live else "not live"
 
 
 def print_converted(converted) -> None:
@@ -54,7 +61,7 @@ def cases_of(shown) -> str:
 
 def print_classifier(shown) -> None:
     """What a classifier is, a line for each thing that one asks of it."""
-    click.echo(f"{shown.digest[:12]}{', live' if shown.live else ', not live'}, classifier format {shown.format}")
+    click.echo(f"{shown.digest[:12]}, {is_live(shown, 'cases')}, classifier format {shown.format}")
     windows = shown.windows
     sees = "whole cases" if windows is None else f"windows of {counted(windows.lookback, 'steps')}, labelled by {windows.label}"
     print_facts(

@@ -46,6 +46,7 @@ class Shown(BaseModel):
     trained_on: str  # digest of the windows
     through: str  # the newest row of all, where it went on learning from all of them; else empty
     scored: str  # digest of the model that it went on from, where it is live; else empty
+    gone_on_as: str  # digest of the one that is live and went on from it; else empty
     versions: dict[str, str]
     folder: str
 
@@ -67,6 +68,7 @@ class ShownClassifier(BaseModel):
     trained_on: str  # digest of the cases
     num_cases: int  # that it learned from
     scored: str  # digest of the model that it went on from to all cases, where it is live; else empty
+    gone_on_as: str  # digest of the one that is live and went on from it; else empty
     versions: dict[str, str]
     folder: str
 
@@ -93,7 +95,8 @@ def showing(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Show
         digest=model.digest, live=live is not None and live.forecaster().digest == model.digest, format=about.format,
         facts=about.series, windows=about.windows, num_series=len(about.scaler.series), members=members,
         num_floored=about.scaler.num_floored, trained_on=about.trained_on, through=through(model),
-        scored=scored_before(live, model), versions=about.versions, folder=str(store.folder(model.step, model.key)),
+        scored=scored_before(live, model), gone_on_as=gone_on_as(live, model), versions=about.versions,
+        folder=str(store.folder(model.step, model.key)),
     )  # fmt: skip
 
 
@@ -111,13 +114,18 @@ def shown_classifier(store: Store, live: Live | None, model: ClassModel) -> Show
         digest=model.digest, live=live is not None and live.forecaster().digest == model.digest, format=about.format,
         classes=about.classes, channels=about.channels, windows=about.windows, members=members, weights=about.blend.weights,
         trained_on=about.trained_on, num_cases=model.num_cases["train"], scored=scored_before(live, model),
-        versions=about.versions, folder=str(store.folder(model.step, model.key)),
+        gone_on_as=gone_on_as(live, model), versions=about.versions, folder=str(store.folder(model.step, model.key)),
     )  # fmt: skip
 
 
 def scored_before(live: Live | None, model: Model | ClassModel) -> str:
     """The digest of the model that a live one went on from; empty where it did not, or is not live."""
     return live.model.digest if live is not None and live.refitted == model else ""
+
+
+def gone_on_as(live: Live | None, model: Model | ClassModel) -> str:
+    """The digest of the live model that went on from this one; empty where none did."""
+    return live.refitted.digest if live is not None and live.refitted and live.model.digest == model.digest else ""
 
 
 def named_model(spec: PipelineSpec | ClassificationSpec, digest: str | None) -> Model | ClassModel:

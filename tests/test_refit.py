@@ -106,6 +106,7 @@ def test_it_learned_from_the_newest_row_and_says_so(live_case):
     assert [showing(case.spec, digest).through for digest in (None, outcome.model[:12])] == [LAST, ""]
     assert [showing(case.spec, digest).scored for digest in (None, outcome.model[:12])] == [outcome.model, ""]
     assert [showing(case.spec, digest).live for digest in (None, outcome.model[:12])] == [True, False]
+    assert [showing(case.spec, digest).gone_on_as for digest in (None, outcome.model[:12])] == ["", outcome.refitted]
 
 
 def test_it_forecasts_unless_it_knows_what_came_after_the_origin(live_case, capsys):

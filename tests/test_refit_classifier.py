@@ -79,6 +79,8 @@ def test_what_goes_live_has_other_weights_and_else_is_the_model_that_was_scored(
     assert "what labels has gone on learning from all cases with a label" in page
     print_trained_classifier(outcome, Path("waves.yaml"))
     assert f"on all 30 cases with a label, as {outcome.refitted[:8]}, which is to label" in capsys.readouterr().out
+    print_classifier(showing(spec, outcome.model))
+    assert f"live as {outcome.refitted[:8]}, which has gone on from it to all cases" in capsys.readouterr().out
     print_classifier(showing(spec, None))
     assert f"30 cases, all that have a label; scored before as {outcome.model[:8]}" in capsys.readouterr().out
 
