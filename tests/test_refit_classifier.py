@@ -142,14 +142,16 @@ def test_what_stays_live_goes_on_to_the_newest_cases_as_it_was_fitted_itself(ser
 
 def test_without_refit_a_classifier_labels_as_it_was_scored(server, tmp_path):
     rocket = {"kind": "rocket", "features": 168}
-    spec = make_spec(tmp_path, make_cases(), network=rocket, refit=False)
+    spec = make_spec(tmp_path, make_cases(31), network=rocket, refit=False)
     outcome = training(spec)
     assert outcome.promoted
     assert (step_of(outcome, "refit_classifier"), outcome.refitted) == (None, None)
     assert "gone on learning" not in Path(outcome.report).read_text(encoding="utf-8")
     assert forecasting(spec).model == outcome.model
     again = training(spec.model_copy(update={"refit": True}))  # it is live already, and goes on now
-    assert read_live(Store(spec.store), "waves").refitted.digest == again.refitted
+    live = read_live(Store(spec.store), "waves")
+    assert live.refitted.digest == again.refitted
+    assert read_classifier(Store(spec.store), live.refitted).description.shares == pytest.approx((15 / 31, 16 / 31))
 
 
 def test_cases_of_a_class_that_the_live_model_does_not_know_are_left_out(server, tmp_path):
