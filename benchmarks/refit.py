@@ -25,6 +25,7 @@ from suite.ours import Candidate, Numbered, Scaled, chosen_on
 from suite.panel import Panel
 
 from models.fit import fit
+from models.networks import FitSettings
 from models.start import build_with
 from models.training import Fitted
 from models.windows import WindowSpec
@@ -36,7 +37,7 @@ def gone_on(one: Candidate, scaled: Scaled, windows: WindowSpec, seed: int) -> F
     curve = {"seed": seed, "best_epoch": one.fitted.best_epoch, "epochs": one.fitted.history}
     build = partial(build_with, one.build, one.fitted.weights)
     rows = Numbered(scaled.before_test(windows))
-    return fit(build, rows, None, scaled.columns, windows, going_on([curve], one.recipe), seed)
+    return fit(build, rows, None, scaled.columns, windows, going_on([curve], one.recipe, FitSettings()), seed)
 
 
 def run(panel: Panel, seed: int) -> tuple[float, float]:

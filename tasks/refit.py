@@ -47,8 +47,7 @@ def refit(
     checkpoints, weights, curves = store.folder("checkpoints", call.key), [], []
     for number, member in enumerate(bundle.description.members):
         before = {curve["seed"]: curve for curve in history["curves"] if curve["form"] == form_name(member.network)}
-        further = going_on([before[seed] for seed in member.seeds], recipe(member.network, FitSettings()))
-        further = further.model_copy(update={"device": where.device or "auto", "devices": where.devices or 1})
+        further = going_on([before[seed] for seed in member.seeds], recipe(member.network, FitSettings()), where)
         own, about = alone(bundle, number), bundle.description.series
         fitted = learn(cut, about, member.network, further, checkpoints / str(number), own, "all")
         weights.append([one.weights for one in fitted])
@@ -76,13 +75,14 @@ def scaled_as_before(before: Scaler, now: Scaler, num_static: int) -> Scaler:
     return now.model_copy(update={"series": series})
 
 
-def going_on(curves: list[dict], usual: FitSpec) -> FitSpec:
+def going_on(curves: list[dict], usual: FitSpec, where: FitSettings) -> FitSpec:
     """How a network goes on that learned as these loss curves, a seed each, say; `usual` where they do not say how."""
     fit = FitSpec.model_validate(curves[0]["fit"]) if "fit" in curves[0] else usual
     best = sum(curve["epochs"][curve["best_epoch"] - 1]["step"] for curve in curves) / len(curves)
     length = {"epochs": None, "max_steps": max(1, round(SHARE * best)), "steps_per_epoch": curves[0]["epochs"][0]["step"]}
     pace = {"learning_rate": RATE * fit.learning_rate, "schedule": "one_cycle", "keep": "last"}
-    return fit.model_copy(update=length | pace | {"init": "live", "seeds": tuple(curve["seed"] for curve in curves)})
+    same = {"init": "live", "seeds": tuple(curve["seed"] for curve in curves)}
+    return fit.model_copy(update=length | pace | same | {"device": where.device or "auto", "devices": where.devices or 1})
 
 
 def alone(bundle: Bundle, number: int) -> Bundle:

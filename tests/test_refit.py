@@ -17,6 +17,7 @@ from flows.forecasting import forecasting
 from flows.running import run_of
 from flows.showing import showing
 from flows.training import training
+from models.networks import FitSettings
 from models.scaling import Scaler, ScalingSpec, SeriesScale
 from models.specs import FitSpec, GateSpec
 from tasks.promote import promote, read_live
@@ -25,6 +26,7 @@ from tasks.train import read_bundle
 from tasks.validate import Scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+HERE = FitSettings()
 ALONE = {"source__future_covariates": []}  # so that there is nothing to bring for the steps after the newest row
 LAST = "2024-01-25T23:00:00+00:00"
 
@@ -39,18 +41,22 @@ def curve(seed, best_epoch, steps):
 
 def test_a_network_goes_on_for_half_as_many_steps_as_were_best_at_a_lower_rate_that_falls():
     fit = FitSpec(epochs=9, learning_rate=0.01, schedule="plateau", seeds=(1, 3, 4))
-    further = going_on([curve(3, 1, [10, 20, 30]), curve(4, 3, [10, 20, 30])], fit)  # best after 10 and after 30
+    further = going_on([curve(3, 1, [10, 20, 30]), curve(4, 3, [10, 20, 30])], fit, HERE)  # best after 10 and after 30
     assert (further.max_steps, further.epochs, further.steps_per_epoch) == (SHARE * 20, None, 10)
     assert further.learning_rate == pytest.approx(RATE * 0.01)
     assert (further.schedule, further.keep, further.init, further.seeds) == ("one_cycle", "last", "live", (3, 4))
     FitSpec.model_validate(further.model_dump())  # it is one that a process could be given
-    assert going_on([curve(3, 1, [1])], fit).max_steps == 1
+    assert going_on([curve(3, 1, [1])], fit, HERE).max_steps == 1
 
 
 def test_a_network_goes_on_as_it_was_fitted_whatever_is_usual():
-    own = FitSpec(epochs=9, learning_rate=0.01, loss="huber", seeds=(3,))
-    further = going_on([curve(3, 1, [10]) | {"fit": own.model_dump(mode="json")}], FitSpec(epochs=1))
+    own = FitSpec(epochs=9, learning_rate=0.01, loss="huber", seeds=(3,), device="cuda", devices=4)
+    curves = [curve(3, 1, [10]) | {"fit": own.model_dump(mode="json")}]
+    further = going_on(curves, FitSpec(epochs=1), HERE)
     assert (further.loss, further.learning_rate) == ("huber", pytest.approx(RATE * 0.01))
+    assert (further.device, further.devices) == ("auto", 1)  # which need not be those of before
+    moved = going_on(curves, FitSpec(epochs=1), FitSettings(device="cpu", devices=2))
+    assert (moved.device, moved.devices) == ("cpu", 2)
 
 
 def test_series_are_scaled_as_the_model_scales_them_and_new_ones_by_their_own_history():
