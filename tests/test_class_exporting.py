@@ -41,7 +41,7 @@ def test_the_command_writes_a_graph_that_classifies_as_the_model_does(classifier
     path, store = tmp_path / "made" / "model.onnx", Store(spec.store)
     said = CliRunner().invoke(commands, ["model", "export", str(folder / "waves.yaml"), "--output", str(path)])
     assert said.exit_code == 0, said.output
-    live = read_live(store, "waves").model
+    live = read_live(store, "waves").forecaster()
     assert f"{live.digest[:12]} written to {path}, " in said.output
     assert "inputs            values (batch, 1, steps), lengths (batch)" in said.output
     assert "outputs           probabilities (batch, 2), label (batch)" in said.output
