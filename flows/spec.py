@@ -3,7 +3,8 @@
 import difflib
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -302,4 +303,6 @@ def allowed_keys(place: list[str], document: dict) -> list[str]:
             kind = kind.__args__[1]
             continue
         kind = kind.model_fields[part].annotation
+        if isinstance(kind, UnionType):  # a section that may be null
+            kind = next(one for one in get_args(kind) if hasattr(one, "model_fields"))
     return list(kind.model_fields)

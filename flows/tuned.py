@@ -89,6 +89,8 @@ def set_best(document: dict, tuned: Tuned) -> None:
     """Put the settings of the best trial into the document, and leave all else as it is."""
     if tuned.network is None:
         return
+    if isinstance(document.get("network"), str):
+        document["network"] = {"kind": document["network"]}
     if document.get("network", {}).get("kind", "auto") == "auto":
         document["network"] = tuned.network
     for name, value in tuned.best.settings.items():

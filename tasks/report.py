@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.text import Text
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import shortlist
@@ -101,6 +102,8 @@ def draw_charts(model: Model, backtests: dict[str, dict], history: list[dict]) -
 
 def to_data_uri(figure) -> str:
     buffer = io.BytesIO()
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name may hold dollar signs
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 

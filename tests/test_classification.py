@@ -259,6 +259,7 @@ def test_a_spec_that_forecasts_and_one_that_classifies_share_no_line_of_models(t
         ({"fit": {"devices": 2}}, r"fit.devices is 2; a classifier is trained by one process"),
         ({"fit": {"schedule": "plateau"}}, r"fit.schedule is 'plateau', and a classifier is not validated as it learns"),
         ({"windows": {"lookback": 5}}, r"windows are of a stream, and source.timestamp is not given"),
+        ({"windows": {"lookbak": 5}}, r"windows.lookbak is no key of this spec \(did you mean 'lookback'\?\)"),
         ({"source": {"lable": "x"}}, r"source.lable is no key of this spec \(did you mean 'label'\?\)"),
         ({"task": "clustering"}, r"task is 'clustering'; it can be forecasting, classification"),
         ({"forecast": {"origin": "2024-01-01T00:00+00:00"}}, r"forecast.origin is of a stream"),

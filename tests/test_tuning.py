@@ -280,6 +280,14 @@ def test_a_file_elsewhere_finds_the_source_and_one_from_a_table_has_one_table(se
     assert again.read_text().count("# Written by") == 1
 
 
+def test_a_network_that_a_word_names_is_written_with_its_settings(searched, tmp_path):
+    case, tuned = searched
+    document = yaml.safe_load(case.yaml.read_text()) | {"network": "linear"}
+    (tmp_path / "named.yaml").write_text(yaml.safe_dump(document))
+    write_tuned(tuned, tmp_path / "named.yaml", tmp_path / "best.yaml")
+    assert load_spec(tmp_path / "best.yaml").network.kind == "linear"
+
+
 def test_of_several_forms_the_best_kind_is_written_as_the_only_one(server, case):
     case.write_spec(**LINEAR | {"network": {"kind": "auto", "forms": [{"kind": "linear"}, {"kind": "periodic"}]}})
     tuned = tuning(case.spec, SearchSpec(trials=3))

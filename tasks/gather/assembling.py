@@ -92,7 +92,7 @@ def sorted_rows(source: LabelledSource, parts: list[Taken], codes: np.ndarray, n
     if all(part.order is None for part in parts):
         order = np.argsort(codes, kind="stable")
         new = np.flatnonzero(np.diff(codes)) + 1
-        again = [row for row in new.tolist() if codes[row] < codes[:row].max()] if len(new) else []
+        again = new[codes[new] < np.maximum.accumulate(codes)[new - 1]].tolist()
         if again and source.case:
             raise Fault(
                 f"Case {names[codes[again[0]]]} comes back at {place(again[0])} after other cases ({len(again):,} such). "

@@ -63,7 +63,7 @@ class Table(BaseModel):
     series: tuple[Part, ...]
 
 
-@step(libraries=("numpy", "pyarrow", "tzdata"))
+@step(libraries=("numpy", "pandas", "pyarrow", "tzdata"))
 def gather(files: list[CaseFile], source: dict, windows: LabelWindows | None, needs_labels: bool, store: Store) -> Labelled:
     """Read every file and store its cases; `source` is what `LabelledSource.to_read` keeps.
 
